@@ -1,0 +1,38 @@
+"""tinycore: tiny language models as values. See the README for a tour; every public name is listed here."""
+
+from tinycore import checkpoint, config, objectives, optim, state, surgery, targets
+from tinycore.checkpoint import CheckpointError, load, save
+from tinycore.config import ConfigError
+from tinycore.count import Count, Memory, count
+from tinycore.depth import shared as _shared  # noqa: F401  (registers the kind)
+from tinycore.ffns import swiglu as _swiglu  # noqa: F401
+from tinycore.generation import Generation, Sampling, generate, stream
+from tinycore.mixers import attention as _attention  # noqa: F401
+from tinycore.model import Decoder, Output, build
+from tinycore.model_config import LayerConfig, ModelConfig
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Count",
+    "Decoder",
+    "Generation",
+    "LayerConfig",
+    "Memory",
+    "ModelConfig",
+    "Output",
+    "Sampling",
+    "build",
+    "checkpoint",
+    "config",
+    "count",
+    "generate",
+    "load",
+    "objectives",
+    "optim",
+    "save",
+    "state",
+    "stream",
+    "surgery",
+    "targets",
+]

@@ -1,0 +1,20 @@
+"""Plain depth: every layer once, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinycore.depth.stack import Stack
+from tinycore.families import CallSite, DepthConfig
+
+
+class Plain:
+    """Calls 0, 1, 2, ... L-1."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(DepthConfig, kind="plain"):
+        def call_sites(self, layers: int) -> tuple[CallSite, ...]:
+            return tuple(CallSite(str(layer), layer) for layer in range(layers))
+
+        def build(self, layers: int) -> Stack:
+            return Stack(self.call_sites(layers))

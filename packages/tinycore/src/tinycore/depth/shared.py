@@ -1,0 +1,33 @@
+"""Immediate block-wise weight sharing (MobileLLM, arXiv 2402.14905): 0,0,1,1,2,2,...
+
+Each layer is applied `times` times in a row. Weights exist once (the seed's parent project held them once per call in
+its checkpoints and scaled the output initialisation once per call); decoding state exists once per call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tinycore.config import ConfigError
+from tinycore.depth.stack import Stack
+from tinycore.families import CallSite, DepthConfig
+
+
+class Shared:
+    """Calls 0, 0, 1, 1, ... for `times: 2`; `times: 1` is plain depth."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(DepthConfig, kind="shared"):
+        times: int = field(default=2, metadata={"help": "applications of each layer, in a row"})
+
+        def __post_init__(self) -> None:
+            if not 1 <= self.times <= 256:
+                raise ConfigError(f"times: {self.times} is not between 1 and 256")
+
+        def call_sites(self, layers: int) -> tuple[CallSite, ...]:
+            return tuple(
+                CallSite(f"{layer}.{call}", layer) for layer in range(layers) for call in range(self.times)
+            )
+
+        def build(self, layers: int) -> Stack:
+            return Stack(self.call_sites(layers))

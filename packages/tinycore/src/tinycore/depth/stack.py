@@ -1,0 +1,46 @@
+"""The fixed order of calls that plain and shared depth run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tinycore.context import Context
+from tinycore.families import Aux, CallSite, Carry
+from tinycore.state import State, put_local, take_local
+
+
+class Stack(nn.Module):
+    """Applies layers at the given call sites, threading carry, state and aux.
+
+    `state` maps "<call site>/<branch>" to what that call keeps; `taps` are the call sites whose output is returned.
+    """
+
+    def __init__(self, sites: Sequence[CallSite]) -> None:
+        super().__init__()
+        self.sites = tuple(sites)
+
+    def forward(
+        self,
+        layers: nn.ModuleList,
+        x: Tensor,
+        carry: Carry,
+        ctx: Context,
+        state: State | None,
+        taps: frozenset[str] = frozenset(),
+    ) -> tuple[Tensor, dict[str, Tensor], State | None, Aux]:
+        kept: State | None = None if state is None else {}
+        tapped: dict[str, Tensor] = {}
+        aux: Aux = {}
+        for site in self.sites:
+            local = None if state is None else take_local(state, site.path)
+            x, carry, local, found = layers[site.layer](x, carry, ctx, local)
+            if kept is not None and local is not None:
+                put_local(kept, site.path, local)
+            for name, (total, count) in found.items():
+                before = aux.get(name)
+                aux[name] = (total, count) if before is None else (before[0] + total, before[1] + count)
+            if site.path in taps:
+                tapped[site.path] = x
+        return x, tapped, kept, aux

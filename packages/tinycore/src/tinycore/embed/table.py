@@ -1,0 +1,44 @@
+"""Token embedding table: row of the token, times `scale`. The head may be tied to it (arXiv 1608.05859)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from tinycore.config import ConfigError
+from tinycore.count import Cost
+from tinycore.families import EmbedConfig, Scope
+
+INITIAL_STD = 0.02
+
+
+class Table(nn.Embedding):
+    """tokens (B, T) -> (B, T, D)."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(EmbedConfig, kind="table"):
+        scale: float = field(default=1.0, metadata={"help": "factor on the embedding"})
+
+        def __post_init__(self) -> None:
+            if self.scale <= 0:
+                raise ConfigError(f"scale: {self.scale} is not positive")
+
+        def build(self, scope: Scope) -> Table:
+            return Table(scope.vocab_size, scope.dim, self.scale)
+
+        def cost(self, scope: Scope) -> Cost:
+            return Cost(parameters=scope.vocab_size * scope.dim, saved=scope.dim)
+
+    def __init__(self, vocab_size: int, dim: int, scale: float) -> None:
+        super().__init__(vocab_size, dim)
+        self.scale = scale
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=INITIAL_STD)
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = super().forward(input)
+        return x if self.scale == 1.0 else x * self.scale

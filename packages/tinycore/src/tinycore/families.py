@@ -1,0 +1,179 @@
+"""The families of components: what each is asked, and what it must answer.
+
+Every member is a class with a nested frozen config. The config carries the kind, the hyper-parameters, `build` (a
+module) and `cost` (its closed-form counts). Branches (mixers and feed-forwards) are called as
+
+    branch(x, carry, ctx, state) -> (y, carry, state, aux)      # x, y (B, T, D)
+
+`carry` travels up the depth within one call, `state` is what survives to the next chunk of the same sequence (`None`
+when nothing is to be kept, `{}` for a fresh sequence), `ctx` is the immutable `Context`, and `aux` holds
+`{name: (sum, count)}`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from tinycore.config import Family
+
+if TYPE_CHECKING:
+    from tinycore.count import Cost
+
+Aux = dict[str, tuple[Tensor, Tensor]]
+Carry = dict[str, Tensor]
+LocalState = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a component may know of the model around it while it is built or counted.
+
+    `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
+    with std / sqrt(2 * calls), once, however many calls share the weights).
+    """
+
+    dim: int
+    vocab_size: int
+    max_seq_len: int
+    calls: int
+    linear: LinearConfig
+    norm: NormConfig
+    residual: ResidualConfig
+    layer: int = 0
+
+    @property
+    def residual_gain(self) -> float:
+        return (2 * self.calls) ** -0.5
+
+
+class LinearConfig(Family):
+    """How is a matrix product parameterised? `build(inputs, outputs, gain)` -> module (..., inputs) -> (..., outputs).
+
+    Weights start with standard deviation `gain / sqrt(inputs)`.
+    """
+
+    default: ClassVar[str | None] = "dense"
+
+    def build(self, inputs: int, outputs: int, gain: float = 1.0) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, inputs: int, outputs: int, component: str) -> Cost:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchConfig:
+    """What mixers and feed-forwards share: linears that can be overridden by projection name."""
+
+    projections: ClassVar[tuple[str, ...]] = ()
+    linear: dict[str, LinearConfig] = field(
+        default_factory=dict, metadata={"help": "linear by projection name; one not named uses the model's"}
+    )
+
+    def build(self, scope: Scope) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, scope: Scope, length: int) -> Cost:
+        raise NotImplementedError
+
+    def projection(self, scope: Scope, name: str) -> LinearConfig:
+        """The linear of projection `name`: its own, or the model's default."""
+        return self.linear.get(name, scope.linear)
+
+
+class MixerConfig(BranchConfig, Family):
+    """How do positions talk?"""
+
+
+class FeedForwardConfig(BranchConfig, Family):
+    """What does a position compute?"""
+
+
+class NormConfig(Family):
+    """Where is the scale kept? Tagged by its placement.
+
+    `build(scope, sublayer)` makes the norm around one sublayer ("mixer" or "ffn") with
+    `before(x) -> (base, input)` and `after(base, y) -> x`; `build_final` the norm before the heads.
+    """
+
+    tag: ClassVar[str] = "placement"
+    default: ClassVar[str | None] = "pre"
+
+    def build(self, scope: Scope, sublayer: str) -> nn.Module:
+        raise NotImplementedError
+
+    def build_final(self, scope: Scope) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, scope: Scope, sublayer: str) -> Cost:
+        raise NotImplementedError
+
+
+class ResidualConfig(Family):
+    """How is a branch added to the stream? `build(scope)` -> module (x, y) -> x."""
+
+    default: ClassVar[str | None] = "plain"
+
+    def build(self, scope: Scope) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, scope: Scope) -> Cost:
+        raise NotImplementedError
+
+
+class CallSite(NamedTuple):
+    """One application of a layer: `path` names it in the state and among taps, `layer` is the module's index."""
+
+    path: str
+    layer: int
+
+
+class DepthConfig(Family):
+    """In what order, how often are layers called? The only owner of a loop over layers."""
+
+    default: ClassVar[str | None] = "plain"
+
+    def call_sites(self, layers: int) -> tuple[CallSite, ...]:
+        """Every application in order, for a stack of `layers` modules."""
+        raise NotImplementedError
+
+    def build(self, layers: int) -> nn.Module:
+        raise NotImplementedError
+
+
+class RoutingConfig(Family):
+    """Which tokens pay for a layer?"""
+
+
+class MemoryConfig(Family):
+    """What persists beside the residual stream?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(Family):
+    """What is a token? `build(scope)` -> module tokens (B, T) -> (B, T, D), with `weight` (V, D) for a tied head."""
+
+    default: ClassVar[str | None] = "table"
+    tied: bool = field(default=True, metadata={"help": "the next-token head uses the embedding's matrix"})
+
+    def build(self, scope: Scope) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, scope: Scope) -> Cost:
+        raise NotImplementedError
+
+
+class HeadConfig(Family):
+    """What is predicted? `taps` are the call sites whose hidden states it reads ("final": after the last norm)."""
+
+    keyed: ClassVar[bool] = True
+    taps: ClassVar[tuple[str, ...]] = ("final",)
+
+    def build(self, scope: Scope, embed: nn.Module, tied: bool) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, scope: Scope, tied: bool) -> Cost:
+        raise NotImplementedError

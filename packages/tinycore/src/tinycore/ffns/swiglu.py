@@ -1,0 +1,57 @@
+"""SwiGLU feed-forward (arXiv 2002.05202): W_down(silu(W_gate x) * W_up x), per position, no biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinycore.config import ConfigError
+from tinycore.context import Context
+from tinycore.count import Cost
+from tinycore.families import Aux, Carry, FeedForwardConfig, LocalState, Scope
+
+
+class SwiGLU(nn.Module):
+    """(B, T, D) -> (B, T, D) through `hidden` channels."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(FeedForwardConfig, kind="swiglu"):
+        projections: ClassVar[tuple[str, ...]] = ("gate", "up", "down")
+        hidden: int | None = field(
+            default=None, metadata={"help": "channels; null = 8/3 dim rounded up to a multiple of 64"}
+        )
+
+        def __post_init__(self) -> None:
+            if self.hidden is not None and self.hidden < 1:
+                raise ConfigError(f"hidden: {self.hidden} is not positive")
+
+        def width(self, scope: Scope) -> int:
+            """`hidden`, or 8/3 of the model's width rounded up to a multiple of 64."""
+            return self.hidden or 64 * -(-8 * scope.dim // (3 * 64))
+
+        def build(self, scope: Scope) -> SwiGLU:
+            return SwiGLU(self, scope)
+
+        def cost(self, scope: Scope, length: int) -> Cost:
+            width = self.width(scope)
+            return (
+                self.projection(scope, "gate").cost(scope.dim, width, "feed_forward")
+                + self.projection(scope, "up").cost(scope.dim, width, "feed_forward")
+                + self.projection(scope, "down").cost(width, scope.dim, "feed_forward")
+                + Cost(saved=4.0 * width)  # gate, up, silu(gate), product
+            )
+
+    def __init__(self, config: Config, scope: Scope) -> None:
+        super().__init__()
+        width = config.width(scope)
+        self.gate = config.projection(scope, "gate").build(scope.dim, width)
+        self.up = config.projection(scope, "up").build(scope.dim, width)
+        self.down = config.projection(scope, "down").build(width, scope.dim, scope.residual_gain)
+
+    def forward(
+        self, x: Tensor, carry: Carry, ctx: Context, state: LocalState | None
+    ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
+        return self.down(F.silu(self.gate(x)) * self.up(x)), carry, state, {}

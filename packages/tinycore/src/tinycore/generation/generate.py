@@ -1,0 +1,312 @@
+"""Batched, cached generation.
+
+Prompts of different lengths run as one batch, padded on the left with padding that influences nothing; each distinct
+prompt is prefilled once however many samples are drawn from it; rows leave the batch when they finish. A row's text is
+a function of the model, its prompt, the seed and the sampling alone (up to the rounding of batched products).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tinycore.context import PADDING
+from tinycore.generation.sampling import Sampling, choose, row_key, uniform
+from tinycore.model import Decoder
+from tinycore.state import State, select
+
+Finish = Literal["stop", "length"]
+Decode = Callable[[list[int]], str]
+
+
+class RowView(NamedTuple):
+    """What a hook sees of a running row: which prompt and sample it is, and all its ids, prompt included."""
+
+    prompt: int
+    sample: int
+    ids: Sequence[int]
+
+
+# Called once a step with every running row; may return, by index into that list, ids the row must take next.
+Hook = Callable[[Sequence[RowView]], Mapping[int, Sequence[int]] | None]
+
+
+class Token(NamedTuple):
+    """One new token of one row. `finish` is set on a row's last token."""
+
+    prompt: int
+    sample: int
+    id: int
+    logprob: float
+    forced: bool
+    finish: Finish | None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished row: new ids (a stop id included), the model's log-probability of each, and why it ended.
+
+    `text` is the decoded new text, cut before the stop string that ended it; None without `decode`.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    finish: Finish
+    text: str | None = None
+
+
+@dataclass
+class _Row:
+    prompt: int
+    sample: int
+    key: bytes
+    ids: list[int]
+    start: int
+    queue: deque[int] = field(default_factory=deque)
+
+    @property
+    def new(self) -> list[int]:
+        return self.ids[self.start :]
+
+
+def generate(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    n: int = 1,
+    stop: Sequence[int | str] = (),
+    decode: Decode | None = None,
+    seed: int = 0,
+    hooks: Sequence[Hook] = (),
+) -> list[list[Generation]]:
+    """`n` generations for each prompt (lists of token ids); see `stream` for the arguments and errors."""
+    prompts = [list(prompt) for prompt in prompts]
+    sampling = Sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty
+    )
+    tokens: dict[tuple[int, int], list[Token]] = {(p, s): [] for p in range(len(prompts)) for s in range(n)}
+    for token in stream(
+        model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        n=n,
+        stop=stop,
+        decode=decode,
+        seed=seed,
+        hooks=hooks,
+    ):
+        tokens[token.prompt, token.sample].append(token)
+    strings = [text for text in stop if isinstance(text, str)]
+    return [[_finished(tokens[p, s], strings, decode) for s in range(n)] for p in range(len(prompts))]
+
+
+def stream(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    n: int = 1,
+    stop: Sequence[int | str] = (),
+    decode: Decode | None = None,
+    seed: int = 0,
+    hooks: Sequence[Hook] = (),
+) -> Iterator[Token]:
+    """Yield tokens as they are made: each step, one per running row, in the rows' order.
+
+    stop: ids that end a row, and strings that end it when its new text contains them (these need `decode`).
+    A row also ends after `max_new_tokens` (forced ones included) and at the model's `max_seq_len`.
+    hooks: see `Hook`; forced ids are taken one a step, before anything is sampled.
+    Raises ValueError for an empty prompt, ids outside the vocabulary, a prompt that leaves no room in the context, and
+    arguments out of range; nothing is computed then.
+    """
+    sampling = sampling or Sampling()
+    prompts = [list(prompt) for prompt in prompts]
+    stop_ids = {item for item in stop if not isinstance(item, str)}
+    stop_strings = [item for item in stop if isinstance(item, str)]
+    _check(model, prompts, max_new_tokens, n, stop_strings, decode)
+    return _run(model, prompts, max_new_tokens, sampling, n, stop_ids, stop_strings, decode, seed, hooks)
+
+
+def _run(
+    model: Decoder,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    sampling: Sampling,
+    n: int,
+    stop_ids: set[int],
+    stop_strings: list[str],
+    decode: Decode | None,
+    seed: int,
+    hooks: Sequence[Hook],
+) -> Iterator[Token]:
+    if not prompts or max_new_tokens == 0:
+        return
+    training = model.training
+    model.eval()
+    try:
+        occurrences: Counter[tuple[int, ...]] = Counter()
+        rows: list[_Row] = []
+        for p, prompt in enumerate(prompts):
+            occurrence = occurrences[tuple(prompt)]
+            occurrences[tuple(prompt)] += 1
+            rows.extend(
+                _Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n)
+            )
+        logits, state = _prefill(model, prompts, n)
+        seen = _seen(rows, logits) if sampling.repetition_penalty != 1.0 else None
+        while rows:
+            ids, logprobs = _step(logits, seen, sampling, rows)
+            running = []
+            for index, (row, token, logprob) in enumerate(zip(rows, ids, logprobs, strict=True)):
+                forced = bool(row.queue)
+                if forced:
+                    row.queue.popleft()
+                row.ids.append(token)
+                finish = _finish(model, row, max_new_tokens, stop_ids, stop_strings, decode)
+                if finish is None:
+                    running.append(index)
+                yield Token(row.prompt, row.sample, token, logprob, forced, finish)
+            if not running:
+                return
+            kept = torch.tensor(running, device=logits.device)
+            if len(running) < len(rows):
+                state = select(state, kept)
+                seen = None if seen is None else seen[kept]
+                rows = [rows[index] for index in running]
+            _call_hooks(hooks, rows, model.config.vocab_size)
+            chosen = torch.tensor([row.ids[-1] for row in rows], device=logits.device)[:, None]
+            if seen is not None:
+                seen.scatter_(1, chosen, True)
+            logits, state = _forward(model, chosen, None, state)
+    finally:
+        model.train(training)
+
+
+@torch.inference_mode()
+def _forward(model: Decoder, tokens: Tensor, doc_ids: Tensor | None, state: State) -> tuple[Tensor, State]:
+    """Logits after the chunk's last token, (R, V), and the state after it."""
+    out = model(tokens, doc_ids=doc_ids, state=state, return_logits=False)
+    return model.logits(out.hidden[:, -1]), out.state
+
+
+@torch.inference_mode()
+def _prefill(model: Decoder, prompts: list[list[int]], n: int) -> tuple[Tensor, State]:
+    """Run each distinct prompt once, then repeat its logits and state for every row that begins with it."""
+    device = next(model.parameters()).device
+    distinct = {tuple(prompt): index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    longest = max(map(len, distinct))
+    tokens = torch.zeros(len(distinct), longest, dtype=torch.long)
+    documents = torch.full((len(distinct), longest), PADDING)
+    for prompt, index in distinct.items():
+        tokens[index, longest - len(prompt) :] = torch.tensor(prompt)
+        documents[index, longest - len(prompt) :] = 0
+    ragged = bool((documents == PADDING).any())
+    logits, state = _forward(model, tokens.to(device), documents.to(device) if ragged else None, {})
+    rows = torch.tensor([distinct[tuple(prompt)] for prompt in prompts for _ in range(n)], device=device)
+    return logits[rows], select(state, rows)
+
+
+@torch.inference_mode()
+def _step(
+    logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[_Row]
+) -> tuple[list[int], list[float]]:
+    """The next id of every row, forced where its queue says so, and its log-probability."""
+    uniforms = [uniform(row.key, len(row.ids) - row.start) for row in rows]
+    ids, logprobs = choose(logits, seen, sampling, uniforms)
+    if any(row.queue for row in rows):
+        ids = torch.tensor(
+            [row.queue[0] if row.queue else int(i) for row, i in zip(rows, ids, strict=True)],
+            device=ids.device,
+        )
+        wide = logits.to(logprobs.dtype)
+        logprobs = wide.gather(1, ids[:, None])[:, 0] - wide.logsumexp(-1)
+    return ids.tolist(), logprobs.tolist()
+
+
+def _seen(rows: list[_Row], logits: Tensor) -> Tensor:
+    seen = torch.zeros(logits.shape, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        seen[index, row.ids] = True
+    return seen.to(logits.device)
+
+
+def _finish(
+    model: Decoder,
+    row: _Row,
+    max_new_tokens: int,
+    stop_ids: set[int],
+    stop_strings: list[str],
+    decode: Decode | None,
+) -> Finish | None:
+    if row.ids[-1] in stop_ids:
+        return "stop"
+    if stop_strings and decode is not None:
+        # a token holds at least one byte, so a stop string that ends here lies within as many tokens as it has bytes
+        tail = decode(row.new[-(4 + max(len(text.encode()) for text in stop_strings)) :])
+        if any(text in tail for text in stop_strings):
+            return "stop"
+    if len(row.ids) - row.start >= max_new_tokens or len(row.ids) >= model.config.max_seq_len:
+        return "length"
+    return None
+
+
+def _call_hooks(hooks: Sequence[Hook], rows: list[_Row], vocab_size: int) -> None:
+    for hook in hooks:
+        for index, ids in (hook([RowView(row.prompt, row.sample, row.ids) for row in rows]) or {}).items():
+            if any(not 0 <= i < vocab_size for i in ids):
+                raise ValueError(
+                    f"hook: forced ids {list(ids)[:8]} are not all between 0 and {vocab_size - 1}"
+                )
+            rows[index].queue.extend(ids)
+
+
+def _finished(tokens: list[Token], stop_strings: list[str], decode: Decode | None) -> Generation:
+    ids = [token.id for token in tokens]
+    finish: Finish = "length" if not tokens or tokens[-1].finish is None else tokens[-1].finish
+    text = None
+    if decode is not None:
+        text = decode(ids)
+        cuts = [at for at in (text.find(stop) for stop in stop_strings) if at >= 0]
+        text = text[: min(cuts)] if cuts else text
+    return Generation(ids, [token.logprob for token in tokens], finish, text)
+
+
+def _check(
+    model: Decoder,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    n: int,
+    stop_strings: list[str],
+    decode: Decode | None,
+) -> None:
+    vocab_size, context = model.config.vocab_size, model.config.max_seq_len
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens: {max_new_tokens} is negative")
+    if n < 1:
+        raise ValueError(f"n: {n} is not at least 1")
+    if stop_strings and decode is None:
+        raise ValueError("stop: strings need decode=, a function from ids to text")
+    if any(not text for text in stop_strings):
+        raise ValueError("stop: an empty string would stop at once")
+    for index, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {index}: is empty; begin with the document separator")
+        if len(prompt) >= context:
+            raise ValueError(
+                f"prompt {index}: has {len(prompt)} tokens, the context holds {context} with the answer"
+            )
+        if any(not 0 <= token < vocab_size for token in prompt):
+            raise ValueError(f"prompt {index}: has ids outside 0..{vocab_size - 1}")

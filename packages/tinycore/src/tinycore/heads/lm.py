@@ -1,0 +1,72 @@
+"""The next-token head: logits = W h, W (V, D) its own or the embedding's; cross-entropy in chunks of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinycore.config import ConfigError
+from tinycore.count import Cost
+from tinycore.embed.table import INITIAL_STD
+from tinycore.families import Aux, HeadConfig, Scope
+from tinycore.linears.dense import Dense
+from tinycore.ops.linear_cross_entropy import linear_cross_entropy
+
+
+class HeadOutput(NamedTuple):
+    """What a head gives: losses and statistics as {name: (sum, count)}, and logits where it was asked for them."""
+
+    losses: Aux
+    stats: Aux
+    logits: Tensor | None = None
+
+
+class LanguageModelHead(nn.Module):
+    """Reads the final hidden states (B, T, D)."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(HeadConfig, kind="lm"):
+        chunk: int = field(
+            default=1024, metadata={"help": "positions whose logits exist at one time while training"}
+        )
+
+        def __post_init__(self) -> None:
+            if self.chunk < 1:
+                raise ConfigError(f"chunk: {self.chunk} is not positive")
+
+        def build(self, scope: Scope, embed: nn.Module, tied: bool) -> LanguageModelHead:
+            return LanguageModelHead(self, scope, tied)
+
+        def cost(self, scope: Scope, tied: bool) -> Cost:
+            size = scope.vocab_size * scope.dim
+            return Cost(parameters=0 if tied else size, flops={"head": 2.0 * size}, saved=scope.dim)
+
+    def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
+        super().__init__()
+        self.chunk = config.chunk
+        gain = INITIAL_STD * scope.dim**0.5
+        self.linear = None if tied else Dense(scope.dim, scope.vocab_size, bias=False, gain=gain)
+
+    def forward(
+        self, tapped: Mapping[str, Tensor], embedding: Tensor, targets: Tensor | None, return_logits: bool
+    ) -> HeadOutput:
+        hidden = tapped["final"]
+        logits = self.logits(hidden, embedding) if return_logits else None
+        if targets is None:
+            return HeadOutput({}, {}, logits)
+        weight = self._weight(embedding)
+        loss, count, correct = linear_cross_entropy(
+            hidden.flatten(0, 1), weight, targets.flatten(), self.chunk
+        )
+        return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
+
+    def logits(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return F.linear(hidden, self._weight(embedding))
+
+    def _weight(self, embedding: Tensor) -> Tensor:
+        return embedding if self.linear is None else self.linear.weight

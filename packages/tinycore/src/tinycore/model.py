@@ -1,0 +1,108 @@
+"""The decoder language model that a `ModelConfig` describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinycore.context import begin
+from tinycore.families import Aux
+from tinycore.layer import Layer
+from tinycore.model_config import ModelConfig
+from tinycore.state import STREAM, State
+
+
+@dataclass
+class Output:
+    """What a forward pass gives.
+
+    logits: (B, T, V), or None (with targets they are held only on request);
+    loss: scalar, the sum over `losses` of sum / count, or None without targets;
+    losses, stats: {name: (sum, count)}; stats has "correct", the targets whose token had the highest logit;
+    hidden: (B, T, D), what the next-token head reads;
+    state: continue the stream with it; None when targets were given and no state was.
+    """
+
+    logits: Tensor | None
+    loss: Tensor | None
+    losses: Aux
+    hidden: Tensor
+    state: State | None
+    stats: Aux = field(default_factory=dict)
+
+
+class Decoder(nn.Module):
+    """Embedding, layers in the order of the depth, final norm, heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        scope = config.scope()
+        layers = config.flat_layers()
+        self.embed = config.embed.build(scope)
+        self.layers = nn.ModuleList(Layer(layer, config.scope(index)) for index, layer in enumerate(layers))
+        self.depth = config.depth.build(len(layers))
+        self.norm = config.norm.build_final(scope)
+        self.heads = nn.ModuleDict(
+            {name: head.build(scope, self.embed, config.embed.tied) for name, head in config.heads.items()}
+        )
+        self.taps = frozenset(tap for head in config.heads.values() for tap in head.taps) - {"final"}
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        doc_ids: Tensor | None = None,
+        state: State | None = None,
+        return_logits: bool | None = None,
+    ) -> Output:
+        """Run tokens (B, T) int64 through the model.
+
+        targets (B, T): the token to predict at each position, -100 where nothing is learned (they come shifted from the
+        data: `targets[t]` is the token after `tokens[t]`). doc_ids (B, T): equal ids belong to one document, -1 is
+        padding. state: what an earlier chunk of the same streams returned; None or {} begins fresh ones.
+        return_logits: default is to return them exactly when there are no targets.
+        Raises ValueError for shapes that do not agree.
+        """
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise ValueError(f"tokens: expected shape (B, T) with T > 0, got {tuple(tokens.shape)}")
+        for name, given in (("targets", targets), ("doc_ids", doc_ids)):
+            if given is not None and given.shape != tokens.shape:
+                raise ValueError(
+                    f"{name}: expected shape {tuple(tokens.shape)} as tokens, got {tuple(given.shape)}"
+                )
+        if return_logits is None:
+            return_logits = targets is None
+        keep = targets is None or state is not None
+
+        ctx, stream = begin(tokens, doc_ids, state)
+        x, tapped, after, stats = self.depth(
+            self.layers, self.embed(tokens), {}, ctx, (state or {}) if keep else None, self.taps
+        )
+        tapped["final"] = self.norm(x)
+        losses: Aux = {}
+        logits = None
+        for head in self.heads.values():
+            found = head(tapped, self.embed.weight, targets, return_logits)
+            losses.update(found.losses)
+            stats.update(found.stats)
+            logits = found.logits if found.logits is not None else logits
+        if after is not None:
+            after[STREAM] = stream
+        loss = None
+        if losses:
+            loss = torch.stack([total / count.clamp(min=1) for total, count in losses.values()]).sum()
+        return Output(logits, loss, losses, tapped["final"], after, stats)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits (..., V) of final hidden states (..., D), such as `Output.hidden` at chosen positions."""
+        head: Any = self.heads["lm"]
+        return head.logits(hidden, self.embed.weight)
+
+
+def build(config: ModelConfig) -> Decoder:
+    """A freshly initialised float32 model (seed it with `torch.manual_seed`)."""
+    return Decoder(config)

@@ -1,0 +1,158 @@
+"""A model is a value: the config tree from which it is built and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tinycore.config import ConfigError, dump, load
+from tinycore.count import Cost
+from tinycore.depth.plain import Plain
+from tinycore.embed.table import Table
+from tinycore.families import (
+    CallSite,
+    DepthConfig,
+    EmbedConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LinearConfig,
+    MemoryConfig,
+    MixerConfig,
+    NormConfig,
+    ResidualConfig,
+    RoutingConfig,
+    Scope,
+)
+from tinycore.heads.lm import LanguageModelHead
+from tinycore.linears.dense import Dense
+from tinycore.norms.pre import PreNorm
+from tinycore.residual.plain import PlainResidual
+
+MAX_LAYERS = 4096  # bounds what a stranger's config can make us build
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """A layer (mixer, then feed-forward), or a group of layers; repeated with weights of its own each time."""
+
+    repeat: int = field(default=1, metadata={"help": "how many of these layers, each with its own weights"})
+    layers: tuple[LayerConfig, ...] | None = None
+    block: Literal["sequential"] = "sequential"
+    mixer: MixerConfig | None = None
+    ffn: FeedForwardConfig | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.repeat <= MAX_LAYERS:
+            raise ConfigError(f"repeat: {self.repeat} is not between 1 and {MAX_LAYERS}")
+        if (self.layers is None) == (self.mixer is None and self.ffn is None):
+            raise ConfigError("layers: an entry is either a layer (mixer, ffn) or a group (layers)")
+
+    def flatten(self) -> Iterator[LayerConfig]:
+        for _ in range(self.repeat):
+            if self.layers is None:
+                yield replace(self, repeat=1)
+            else:
+                for layer in self.layers:
+                    yield from layer.flatten()
+
+    def size(self) -> int:
+        return self.repeat * (1 if self.layers is None else sum(layer.size() for layer in self.layers))
+
+    def cost(self, scope: Scope, length: int) -> Cost:
+        """Cost of one application of one layer."""
+        total = Cost()
+        for name, branch in (("mixer", self.mixer), ("ffn", self.ffn)):
+            if branch is not None:
+                total += (
+                    branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
+                )
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that determines a model's function and parameters. See DESIGN: one YAML mapping."""
+
+    vocab_size: int
+    dim: int
+    max_seq_len: int
+    layers: tuple[LayerConfig, ...]
+    embed: EmbedConfig = field(default_factory=Table.Config)
+    depth: DepthConfig = field(default_factory=Plain.Config)
+    norm: NormConfig = field(default_factory=PreNorm.Config)
+    linear: LinearConfig = field(default_factory=Dense.Config)
+    routing: RoutingConfig | None = None
+    residual: ResidualConfig = field(default_factory=PlainResidual.Config)
+    memory: MemoryConfig | None = None
+    heads: dict[str, HeadConfig] = field(default_factory=lambda: {"lm": LanguageModelHead.Config()})
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "dim", "max_seq_len"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} is not positive")
+        if sum(layer.size() for layer in self.layers) > MAX_LAYERS:
+            raise ConfigError(f"layers: more than {MAX_LAYERS} layers")
+        if "lm" not in self.heads:
+            raise ConfigError("heads: needs 'lm', the next-token head")
+        scope = self.scope()
+        for index, layer in enumerate(self.flat_layers()):
+            for name in ("mixer", "ffn"):
+                branch = getattr(layer, name)
+                if branch is not None:
+                    _check_branch(branch, f"layers.{index}.{name}", scope)
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> ModelConfig:
+        """Strictly load a plain mapping. Raises ConfigError with one line naming the dotted key."""
+        return load(cls, mapping, "model")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data of JSON types with every field written out; `from_dict` gives an equal config."""
+        return dump(self)
+
+    def flat_layers(self) -> tuple[LayerConfig, ...]:
+        """The layers that own parameters, in order, groups and repeats resolved."""
+        return tuple(flat for layer in self.layers for flat in layer.flatten())
+
+    def call_sites(self) -> tuple[CallSite, ...]:
+        """Every layer application of one forward pass, in order."""
+        return self.depth.call_sites(sum(layer.size() for layer in self.layers))
+
+    def scope(self, layer: int = 0) -> Scope:
+        return Scope(
+            dim=self.dim,
+            vocab_size=self.vocab_size,
+            max_seq_len=self.max_seq_len,
+            calls=max(1, len(self.call_sites())),
+            linear=self.linear,
+            norm=self.norm,
+            residual=self.residual,
+            layer=layer,
+        )
+
+    def cost(self, length: int) -> Cost:
+        """Cost of the whole model per token, in sequences of `length` tokens."""
+        scope = self.scope()
+        calls = Counter(site.layer for site in self.call_sites())
+        total = self.embed.cost(scope) + self.norm.cost(scope, "final")
+        for index, layer in enumerate(self.flat_layers()):
+            total += layer.cost(scope, length).called(calls[index])
+        for head in self.heads.values():
+            total += head.cost(scope, self.embed.tied)
+        return total
+
+
+def _check_branch(branch: MixerConfig | FeedForwardConfig, path: str, scope: Scope) -> None:
+    for name in branch.linear:
+        if name not in branch.projections:
+            raise ConfigError(
+                f"{path}.linear: unknown projection '{name}'; valid: {', '.join(branch.projections)}"
+            )
+    check = getattr(branch, "check", None)
+    if check is not None:
+        try:
+            check(scope)
+        except ConfigError as error:
+            raise ConfigError(f"{path}.{error}") from None

@@ -1,0 +1,46 @@
+"""Pre-norm placement (arXiv 2002.04745): x <- residual(x, f(norm(x))), and one norm before the heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from tinycore.config import ConfigError
+from tinycore.count import Cost
+from tinycore.families import NormConfig, Scope
+from tinycore.norms.rms import RMSNorm
+
+
+class PreNorm(nn.Module):
+    """The norm around one sublayer; see `NormConfig` for the calling convention."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(NormConfig, kind="pre"):
+        eps: float = field(default=1e-5, metadata={"help": "added to the mean square"})
+        affine: bool = field(default=True, metadata={"help": "learn a gain per channel"})
+
+        def __post_init__(self) -> None:
+            if not 0 < self.eps < 1:
+                raise ConfigError(f"eps: {self.eps} is not between 0 and 1")
+
+        def build(self, scope: Scope, sublayer: str) -> PreNorm:
+            return PreNorm(scope, self)
+
+        def build_final(self, scope: Scope) -> RMSNorm:
+            return RMSNorm(scope.dim, self.eps, self.affine)
+
+        def cost(self, scope: Scope, sublayer: str) -> Cost:
+            # the normalised input and, around a sublayer, the stream itself are kept for the backward pass
+            return Cost(parameters=scope.dim if self.affine else 0, saved=2.0 * scope.dim)
+
+    def __init__(self, scope: Scope, config: Config) -> None:
+        super().__init__()
+        self.norm = RMSNorm(scope.dim, config.eps, config.affine)
+        self.residual = scope.residual.build(scope)
+
+    def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, self.norm(x)
+
+    def after(self, base: Tensor, y: Tensor) -> Tensor:
+        return self.residual(base, y)

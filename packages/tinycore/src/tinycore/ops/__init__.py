@@ -1,0 +1,1 @@
+"""Operations that models spend their time in: plain PyTorch here."""

@@ -1,0 +1,82 @@
+"""Next-token cross-entropy from hidden states without ever holding the logits.
+
+    loss = sum over t with target_t != -100 of  logsumexp(W h_t) - (W h_t)[target_t]
+
+Rows are processed in chunks. While a chunk's logits exist, their gradient softmax(W h_t) - onehot(target_t) is turned
+into gradients of h and W, so that the backward pass only scales them: three matrix products instead of the four of
+recomputing, and memory of two chunks (chunk, V) instead of (N, V).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tinycore.targets import IGNORED
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss sum, number of targets, number predicted right) for hidden (N, D), weight (V, D), targets (N,) int64.
+
+    Targets of -100 are left out. Matrix products run in the autocast dtype where autocast is on; softmax and sums in at
+    least float32. The loss is differentiable once with respect to hidden and weight.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    with torch.autocast(device, enabled=False):
+        loss, correct = _LinearCrossEntropy.apply(hidden, weight, targets, chunk, dtype)
+    return loss, (targets != IGNORED).sum(), correct
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(dtype, torch.float32)
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        matrix = weight.to(dtype)
+        loss = torch.zeros((), dtype=wide, device=hidden.device)
+        correct = torch.zeros((), dtype=torch.long, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if need_weight else None
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            part, target = hidden[rows].to(dtype), targets[rows]
+            learned = target != IGNORED
+            index = target.clamp(min=0)[:, None]
+            logits = (part @ matrix.t()).to(wide)  # (chunk, V)
+            total = logits.logsumexp(-1, keepdim=True)
+            loss += ((total - logits.gather(1, index))[:, 0] * learned).sum()
+            correct += ((logits.argmax(-1) == target) & learned).sum()
+            if need_hidden or need_weight:
+                gradient = logits.sub_(total).exp_()
+                gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=wide))
+                low = gradient.mul_(learned[:, None]).to(dtype)
+                if grad_hidden is not None:
+                    grad_hidden[rows] = (low @ matrix).to(hidden.dtype)
+                if grad_weight is not None:
+                    grad_weight += low.t() @ part
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_loss: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * grad_loss.to(grad_hidden.dtype),
+            None if grad_weight is None else (grad_weight * grad_loss).to(ctx.weight_dtype),
+            None,
+            None,
+            None,
+        )

@@ -1,0 +1,6 @@
+"""How weights move: parameter groups and schedules."""
+
+from tinycore.optim.groups import adamw, decay_groups
+from tinycore.optim.schedules import constant, cosine, wsd
+
+__all__ = ["adamw", "constant", "cosine", "decay_groups", "wsd"]
