@@ -1,0 +1,1 @@
+"""The corpus that is made where it is used, without a network."""
