@@ -1,0 +1,26 @@
+"""The one batch type of pretraining; labels are already shifted when it exists, and never again afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """B rows of T slots, int64.
+
+    tokens (B, T): ids; the separator's id in padding.
+    targets (B, T): the id that follows tokens[b, t] in its document; -100 at the last token of a document and in
+    padding.
+    documents (B, T): 0, 1, 2... for the pieces in a row, -1 in padding: attention and state stay within equal ids.
+    target_count: targets that are not -100. bytes: UTF-8 bytes these targets stand for (special tokens count 0),
+    the denominator of bits per byte.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    documents: np.ndarray
+    target_count: int
+    bytes: int

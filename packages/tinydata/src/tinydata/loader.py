@@ -1,0 +1,245 @@
+"""Rows of packed documents as batches: shuffled by a keyed permutation, sharded by rank, resumable at any step.
+
+The samples of a run are numbered 0, 1, 2...; sample s is row order_e(s mod R) of epoch e = s // R. Micro-batch k of
+rank r out of w takes samples (k w + r) m .. (k w + r + 1) m - 1, so that w ranks see together what one rank with w
+times the micro-batches sees, and a position is a single integer whatever the number of ranks.
+
+Labels are shifted here and nowhere else: targets[t] = tokens[t + 1] within a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator
+
+import numpy as np
+
+from .batch import Batch
+from .permutation import Permutation
+from .prefetch import prefetched
+from .row_plan import plan_rows
+from .shards import ShardSet
+
+NO_TARGET = -100
+PADDING = -1
+ORDER_BLOCK = 4096  # samples whose rows are computed at once
+
+
+class LoaderError(ValueError):
+    """A loader cannot continue from a saved state; one line naming what differs."""
+
+
+class Loader:
+    """Endless batches of `batch_size` rows of `sequence_length` slots; see the module for their order.
+
+    rows: rows in an epoch. filled: share of their slots that hold a token. Both come from best-fit decreasing packing,
+    which is computed here (about a second for a million documents) and is the same on every rank.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        sequence_length: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+        prefetch: int = 2,
+    ) -> None:
+        """`batch_size` is the number of rows of one batch on one rank; `prefetch` batches are made ahead in a thread,
+        0 makes them when they are asked for. Raises ValueError for sizes that make no sense."""
+        if batch_size < 1 or world < 1 or not 0 <= rank < world or prefetch < 0:
+            raise ValueError(
+                f"batch_size {batch_size}, rank {rank}, world {world}, prefetch {prefetch}: out of range"
+            )
+        self._shards = shards
+        self._plan = plan_rows(shards, sequence_length)
+        self._sequence_length = sequence_length
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world = world
+        self._seed = seed
+        self._shuffle = shuffle
+        self._prefetch = prefetch
+        self._position = 0  # samples handed out by all ranks together
+        self._reader: object = None  # the iterator that owns the position
+        # Padded so that -100, as an index from the end, reads a zero.
+        self._token_bytes = np.concatenate([shards.token_bytes, np.zeros(-NO_TARGET, dtype=np.int32)])
+        self._dataset = int.from_bytes(hashlib.sha256(shards.content_key.encode()).digest()[:6], "big")
+
+    @property
+    def rows(self) -> int:
+        """Rows in an epoch, over all ranks."""
+        return self._plan.rows
+
+    @property
+    def filled(self) -> float:
+        """Share of an epoch's slots that hold a token."""
+        return self._plan.filled
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs in the batches handed out so far."""
+        return self._position // self.rows
+
+    def state_dict(self) -> dict[str, int]:
+        """The position after the batches handed out (not those made ahead), and what it is a position in."""
+        return {"position": self._position, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues after the batches of a saved state, also with another batch size or number of ranks.
+
+        Iterators made before are ended. Raises LoaderError where the data, sequence length, seed or order differ.
+        """
+        for name, value in self._identity().items():
+            if state.get(name) != value:
+                raise LoaderError(
+                    f"data position: {name} was {state.get(name)!r} when it was saved and is {value} now: "
+                    "continue with the same data and settings, or start at the beginning"
+                )
+        position = state.get("position")
+        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 2**62:
+            raise LoaderError(f"data position: position {position!r} is not a count of samples")
+        self._position = position
+        self._reader = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches without end from the current position. The newest iterator owns the position: one made before
+        raises RuntimeError when it is asked for more."""
+        reader = self._reader = object()
+        return self._read(reader)
+
+    def epoch_batches(self, rows: int | None = None) -> Iterator[Batch]:
+        """One pass over the rows of epoch 0 in order (the first `rows` of them), for validation; moves no position.
+
+        Every rank gets the same number of batches; what is missing in the last ones are rows of padding. To judge on a
+        sample, pass shuffle=True to the loader: without it the first rows are those of the longest documents.
+        """
+        total = self.rows if rows is None else min(rows, self.rows)
+        batches = -(-total // (self._batch_size * self._world))
+        order = self._order()
+
+        def assemble(index: int) -> Batch:
+            first = (index * self._world + self._rank) * self._batch_size
+            return self._assemble(order(min(first, total), min(first + self._batch_size, total)))
+
+        return prefetched((assemble(index) for index in range(batches)), self._prefetch)
+
+    def _read(self, reader: object) -> Generator[Batch, None, None]:
+        self._check_owner(reader)
+        stride = self._batch_size * self._world
+
+        def make(position: int) -> Generator[tuple[Batch, int], None, None]:
+            order = self._order()
+            while True:
+                first = position + self._rank * self._batch_size
+                position += stride
+                yield self._assemble(order(first, first + self._batch_size)), position
+
+        batches = prefetched(make(self._position), self._prefetch)
+        try:
+            for batch, position in batches:
+                self._check_owner(reader)
+                self._position = position
+                yield batch
+                self._check_owner(reader)
+        finally:
+            batches.close()
+
+    def _check_owner(self, reader: object) -> None:
+        if self._reader is not reader:
+            raise RuntimeError(
+                "this iterator has lost its place: the loader was iterated again or loaded a state"
+            )
+
+    def _identity(self) -> dict[str, int]:
+        return {
+            "dataset": self._dataset,
+            "sequence_length": self._sequence_length,
+            "rows": self.rows,
+            "seed": self._seed,
+            "shuffle": int(self._shuffle),
+        }
+
+    def _order(self) -> Callable[[int, int], np.ndarray]:
+        """A function (first sample, stop) -> (stop - first,) rows, that remembers the block it computed last."""
+        block_index, block = -1, np.empty(0, dtype=np.int64)
+
+        def rows_of(first: int, stop: int) -> np.ndarray:
+            nonlocal block_index, block
+            parts = [np.empty(0, dtype=np.int64)]
+            while first < stop:
+                if first // ORDER_BLOCK != block_index:
+                    block_index = first // ORDER_BLOCK
+                    block = self._rows_of_samples(
+                        np.arange(block_index * ORDER_BLOCK, (block_index + 1) * ORDER_BLOCK)
+                    )
+                part = block[first % ORDER_BLOCK :][: stop - first]
+                parts.append(part)
+                first += len(part)
+            return np.concatenate(parts)
+
+        return rows_of
+
+    def _rows_of_samples(self, samples: np.ndarray) -> np.ndarray:
+        epochs, positions = np.divmod(samples, self.rows)
+        if not self._shuffle:
+            return positions
+        rows = np.empty_like(positions)
+        for epoch in np.unique(epochs).tolist():
+            chosen = epochs == epoch
+            rows[chosen] = Permutation(self.rows, self._seed, epoch)(positions[chosen])
+        return rows
+
+    def _assemble(self, rows: np.ndarray) -> Batch:
+        """The batch of these rows, filled up to `batch_size` with rows of padding."""
+        size, length = self._batch_size, self._sequence_length
+        plan = self._plan
+        first, stop = plan.row_start[rows], plan.row_start[rows + 1]
+        counts = np.zeros(size, dtype=np.int64)
+        counts[: len(rows)] = stop - first
+        # Pieces of the batch, row by row: their index in the plan, row and number within the row. (N,)
+        row = np.repeat(np.arange(size), counts)
+        number = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        piece = first[row] + number
+        lengths = plan.length[piece].astype(np.int64)
+
+        # Spans are the pieces and, at the end of each row, its padding (possibly of no slots).
+        used = np.bincount(row, weights=lengths, minlength=size).astype(np.int64)
+        ends = np.cumsum(counts)
+        span_lengths = np.insert(lengths, ends, length - used)
+        span_documents = np.insert(number, ends, PADDING)
+        documents = np.repeat(span_documents, span_lengths)  # (B * T,)
+
+        slot_start = row * length + _starts_within(lengths, counts)  # of each piece
+        tokens = np.full(size * length + 1, self._shards.end_id, dtype=np.int64)
+        following = np.full(len(piece), NO_TARGET, dtype=np.int64)
+        shard_of = plan.shard[piece]
+        for index in np.unique(shard_of).tolist():
+            chosen = np.flatnonzero(shard_of == index)
+            stored = self._shards.shards[index].tokens
+            start, span = plan.start[piece[chosen]], lengths[chosen]
+            within = np.arange(int(span.sum())) - np.repeat(np.cumsum(span) - span, span)
+            tokens[np.repeat(slot_start[chosen], span) + within] = stored[np.repeat(start, span) + within]
+            continued = ~plan.last[piece[chosen]]
+            following[chosen[continued]] = stored[(start + span)[continued]]
+
+        targets = tokens[1:].copy()
+        tokens = tokens[:-1]
+        targets[documents == PADDING] = NO_TARGET
+        targets[slot_start + lengths - 1] = following
+        return Batch(
+            tokens=tokens.reshape(size, length),
+            targets=targets.reshape(size, length),
+            documents=documents.reshape(size, length),
+            target_count=int(lengths.sum() - plan.last[piece].sum()),
+            bytes=int(self._token_bytes[targets].sum(dtype=np.int64)),
+        )
+
+
+def _starts_within(lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The sum of the earlier lengths of the same row, for `counts` lengths in each row."""
+    before = np.concatenate([[0], np.cumsum(lengths)])
+    row_first = np.cumsum(counts) - counts
+    return before[:-1] - np.repeat(before[row_first], counts)
