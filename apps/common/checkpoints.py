@@ -1,0 +1,219 @@
+"""Checkpoints of a run: everything that exact resuming needs, verified before it counts.
+
+    checkpoints/step_00001000/
+        config.json  model.safetensors     the model alone (tinycore's layout: chat and evaluation need no more)
+        tokenizer.json
+        optimizer.safetensors              {parameter name}/{quantity}
+        trainer.json                       step, tokens, position in the data, best, recipe, environment, lineage
+        rng-00000.safetensors ...          random state of each process
+        manifest.json                      bytes and SHA-256 of every file above, written last
+
+A checkpoint is filled under a temporary name, flushed, read back against its manifest, and only then renamed; older
+ones are removed after that. A directory named step_* was therefore whole once; if it no longer verifies, the disk or a
+person changed it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+import tinycore
+import tinydata
+from apps.common import files
+from apps.common.errors import RunError
+from apps.common.run_directory import RunDirectory
+from tinycore import CheckpointError, Decoder
+
+FORMAT_VERSION = 1
+NAME = re.compile(r"step_(\d{8,})")
+
+
+@dataclass
+class Progress:
+    """Where a run stands, beside its tensors.
+
+    tokens: targets learned from so far. data: the loader's position. best: {"step", "val_bpb"} of the best checkpoint,
+    latest: the values of the last validation (both None before one).
+    """
+
+    step: int
+    tokens: int
+    data: dict[str, int]
+    best: dict[str, Any] | None
+    latest: dict[str, Any] | None
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    dataset: dict[str, str]
+    tokenizer: str
+    lineage: list[dict[str, Any]]
+
+
+def directory_of(step: int) -> str:
+    """The name of the checkpoint of `step`."""
+    return f"step_{step:08d}"
+
+
+def existing(root: Path) -> list[Path]:
+    """The checkpoints under `root`, oldest first."""
+    found = [(int(match[1]), path) for path in root.glob("step_*") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def save(
+    run: RunDirectory,
+    progress: Progress,
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    tokenizer: tinydata.Tokenizer,
+    random_states: list[bytes],
+) -> Path:
+    """Write and verify the checkpoint of `progress.step`; `latest` then names it. Raises RunError on a full disk."""
+    run.checkpoints.mkdir(exist_ok=True)
+    tensors, scalars = optimizer_tensors(model, optimizer)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    state = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    files.require_space(run.checkpoints, weights + state + sum(map(len, random_states)))
+    run.flush()
+    path = run.checkpoints / directory_of(progress.step)
+    with files.new_directory(path, check=tinycore.checkpoint.verify) as directory:
+        tinycore.save(model, directory)
+        tokenizer.save(directory / "tokenizer.json")
+        safetensors.torch.save_file(tensors, directory / "optimizer.safetensors")
+        for index, content in enumerate(random_states):
+            files.write_bytes(directory / f"rng-{index:05d}.safetensors", content)
+        trainer = {"format_version": FORMAT_VERSION, **asdict(progress), "optimizer": scalars}
+        files.write_json(directory / "trainer.json", trainer)
+        tinycore.checkpoint.write_manifest(directory)
+    run.point("latest", path)
+    return path
+
+
+def prune(run: RunDirectory, keep: int, best: str | None) -> None:
+    """Remove all but the newest `keep` checkpoints and `best`; call it only once the newest is verified."""
+    for path in existing(run.checkpoints)[:-keep]:
+        if path.name != best:
+            files.remove_directory(path)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The checkpoint to go on from, and the newer ones that could not be read, each with the reason."""
+
+    path: Path
+    damaged: list[tuple[Path, str]]
+
+
+def newest(root: Path) -> Found | None:
+    """The newest checkpoint under `root` that verifies, None if there is none. Raises RunError if none of some does."""
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(existing(root)):
+        try:
+            tinycore.checkpoint.verify(path)
+            return Found(path, damaged)
+        except CheckpointError as error:
+            damaged.append((path, str(error)))
+    if damaged:
+        raise RunError(f"{damaged[0][1]}; no older checkpoint can be read either")
+    return None
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint that cannot be read, so that a good one may take its name; nothing is deleted."""
+    target, number = path.with_name(f"damaged-{path.name}"), 2
+    while target.exists():
+        target, number = path.with_name(f"damaged-{path.name}-{number}"), number + 1
+    path.rename(target)
+    return target
+
+
+def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
+    """trainer.json of the checkpoint at `path`, and the optimizer's scalars in it. Raises RunError."""
+    file = path / "trainer.json"
+    if not file.is_file():
+        raise RunError(f"{path}: holds weights only; start from them with --init-from {path}")
+    document = files.read_json(file)
+    version = document.pop("format_version", None)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise RunError(
+            f"{file}: format version {version} is newer than this program reads ({FORMAT_VERSION}); update"
+        )
+    scalars = document.pop("optimizer", None)
+    names = {field.name for field in fields(Progress)}
+    if set(document) != names or not isinstance(scalars, dict):
+        odd = sorted(set(document) ^ names) or ["optimizer"]
+        raise RunError(f"{file}: {', '.join(odd)}: missing or unknown")
+    numbers = (document["step"], document["tokens"])
+    if not all(
+        isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers
+    ):
+        raise RunError(f"{file}: step and tokens are not counts")
+    return Progress(**document), scalars
+
+
+def random_state(path: Path, index: int) -> bytes | None:
+    """What process `index` saved in the checkpoint at `path`; None where there was no such process."""
+    file = path / f"rng-{index:05d}.safetensors"
+    return file.read_bytes() if file.is_file() else None
+
+
+def optimizer_tensors(
+    model: Decoder, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state by parameter name: tensors as {"name/quantity": tensor}, other values likewise."""
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for name, parameter in _named(model, optimizer):
+        for quantity, value in optimizer.state[parameter].items():
+            target = tensors if isinstance(value, Tensor) else scalars
+            target[f"{name}/{quantity}"] = value.detach().contiguous() if isinstance(value, Tensor) else value
+    return tensors, scalars
+
+
+def load_optimizer(
+    path: Path, scalars: dict[str, Any], model: Decoder, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put the state saved in the checkpoint at `path` back, by name; settings stay the optimizer's own.
+
+    Raises RunError where the state is of another model or another kind of optimizer.
+    """
+    file = path / "optimizer.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{file}: not a readable safetensors file ({' '.join(str(error).split())})") from None
+    names = dict(_named(model, optimizer))
+    state: dict[str, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *scalars.items()]:
+        name, _, quantity = key.rpartition("/")
+        if name not in names:
+            raise RunError(f"{file}: holds '{key}', and the model has no such parameter")
+        if isinstance(value, Tensor) and value.numel() > 1 and value.shape != names[name].shape:
+            raise RunError(
+                f"{file}: '{key}' has shape {tuple(value.shape)}, its parameter {tuple(names[name].shape)}"
+            )
+        state.setdefault(name, {})[quantity] = value
+    missing = [name for name in names if name not in state]
+    if missing and state:
+        raise RunError(f"{file}: has nothing for '{missing[0]}'; it was saved by another kind of optimizer")
+    order = {id(parameter): name for name, parameter in names.items()}
+    current = optimizer.state_dict()
+    moved = [order[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    current["state"] = {index: state[name] for index, name in enumerate(moved) if name in state}
+    optimizer.load_state_dict(current)
+
+
+def _named(model: Decoder, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Names and parameters of the model that the optimizer moves, in the model's order."""
+    moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in moved:
+            yield name, parameter

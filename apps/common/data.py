@@ -1,0 +1,267 @@
+"""From a recipe's sources to packed shards, once: `data/<key>/` with a folder a split, tokenizer and manifest.
+
+The key is a hash of everything that determines the bytes, so that another recipe with the same data reuses them and a
+changed file or another Python makes new ones. One pass over the sources assigns each document to its split by the hash
+of its text and spools it; the tokenizer is trained on the training split only; then each split is packed. The directory
+appears whole or not at all. Of several processes and runs that want the same data one prepares it, the others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from apps.common import files
+from apps.common.console import Console, Counting, duration, short
+from apps.common.errors import BadRequest, RunError
+from apps.common.recipe import (
+    DataConfig,
+    EmbeddedSource,
+    FilesSource,
+    HubSource,
+    HubTokenizer,
+    Recipe,
+    SourceConfig,
+    TokenizerFile,
+    TrainedTokenizer,
+)
+from apps.common.spool import SPLITS, Spool, combined_hash
+from tinycore.config import ConfigError, dump
+from tinydata import Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
+from tinydata.sources import EmbeddedCorpus, Files, Hub
+
+FORMAT = 1  # of the directory; part of the key
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data ready to be loaded. `manifest` says what it is made of: sources, parts with hash and licence, splits."""
+
+    tokenizer: Tokenizer
+    train: ShardSet
+    validation: ShardSet
+    test: ShardSet | None
+    manifest: dict[str, Any]
+    key: str
+    directory: Path
+
+
+class Source(Protocol):
+    """What tinydata's sources have in common."""
+
+    name: str
+    skipped: dict[str, int]
+
+    def documents(self) -> Iterator[Document]: ...
+
+    def description(self) -> dict[str, Any]: ...
+
+
+def prepare(recipe: Recipe, console: Console) -> Prepared:
+    """The data of `recipe`, made if it is not in the cache; any number of processes may call this at once.
+
+    Raises SourceError, TokenizerError, ShardError or BadRequest, one line each.
+    """
+    config = recipe.data
+    sources = [_source(source) for source in config.sources]
+    descriptions = [_description(source, made) for source, made in zip(config.sources, sources, strict=True)]
+    key = _key(config, descriptions)
+    directory = Path(config.cache) / key
+    if not (directory / MANIFEST).is_file():
+        with _alone(directory, console):
+            if not (directory / MANIFEST).is_file():
+                _make(config, sources, descriptions, key, directory, console)
+    return _open(recipe, key, directory, console)
+
+
+def _source(config: SourceConfig) -> Source:
+    if isinstance(config, EmbeddedSource):
+        return EmbeddedCorpus(config.parts, synthetic_documents=config.documents, seed=config.seed)
+    if isinstance(config, FilesSource):
+        return Files(config.path, column=config.column, separator=config.separator)
+    if isinstance(config, HubSource):
+        return Hub(
+            config.name,
+            config=config.config,
+            split=config.split,
+            column=config.column,
+            data_files=config.data_files,
+            revision=config.revision,
+        )
+    raise TypeError(f"no source of kind {config.kind}")
+
+
+def _description(config: SourceConfig, source: Source) -> dict[str, Any]:
+    """What determines the source's documents; a limit on their number is ours, not the source's."""
+    limit = {"documents": config.documents} if isinstance(config, HubSource) and config.documents else {}
+    return {**source.description(), **limit}
+
+
+def _key(config: DataConfig, descriptions: list[dict[str, Any]]) -> str:
+    tokenizer = dump(config.tokenizer)
+    if isinstance(config.tokenizer, TokenizerFile):
+        tokenizer = {"kind": "file", "sha256": Tokenizer.load(config.tokenizer.path).hash}
+    determines = [FORMAT, descriptions, tokenizer, config.validation, config.test]
+    return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _make(
+    config: DataConfig,
+    sources: list[Source],
+    descriptions: list[dict[str, Any]],
+    key: str,
+    directory: Path,
+    console: Console,
+) -> None:
+    start = time.monotonic()
+    fractions = {"validation": config.validation, "test": config.test}
+    with files.new_directory(directory) as building:
+        spool = Spool(building / "text")
+        with console.counting("reading documents") as counting:
+            for source_config, source in zip(config.sources, sources, strict=True):
+                limit = source_config.documents if isinstance(source_config, HubSource) else None
+                for document in itertools.islice(source.documents(), limit):
+                    spool.add(document, split_of(document.text, fractions))
+                    counting.advance()
+        spool.close()
+        skipped = {source.name: dict(source.skipped) for source in sources if source.skipped}
+        _require_splits(spool, config)
+        tokenizer = _tokenizer(config, spool, console)
+        tokenizer.save(building / "tokenizer.json")
+        splits: dict[str, dict[str, Any]] = {}
+        for split in SPLITS:
+            if spool.documents[split]:
+                with console.counting(f"packing {split}", spool.documents[split]) as counting:
+                    packed = pack(_counted(spool.read(split), counting), tokenizer, building / split)
+                splits[split] = {
+                    "documents": packed.documents,
+                    "tokens": packed.tokens,
+                    "bytes": packed.bytes,
+                    "sha256": packed.content_key,
+                }
+        spool.remove()
+        manifest = {
+            "format": FORMAT,
+            "key": key,
+            "sha256": combined_hash({name: entry["sha256"] for name, entry in splits.items()}),
+            "text_sha256": spool.sha256(),
+            "sources": descriptions,
+            "skipped": skipped,
+            "parts": spool.parts(_licences(descriptions)),
+            "tokenizer": {
+                **dump(config.tokenizer),
+                "vocab_size": tokenizer.vocab_size,
+                "sha256": tokenizer.hash,
+            },
+            "split_shares": fractions,
+            "splits": splits,
+        }
+        files.write_json(building / MANIFEST, manifest)
+    for name, reasons in skipped.items():
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+        console.say(f"{name}: left out {counts}")
+    train = splits["train"]
+    console.say(
+        f"data prepared in {duration(time.monotonic() - start)}: {train['documents']:,} documents, "
+        f"{short(train['tokens'])} tokens to train on, in {directory}"
+    )
+
+
+def _require_splits(spool: Spool, config: DataConfig) -> None:
+    total = sum(spool.documents.values())
+    for split, share in (("train", 1 - config.validation - config.test), ("validation", config.validation)):
+        if not spool.documents[split]:
+            raise BadRequest(
+                f"data: none of the {total:,} document{'s' if total != 1 else ''} fell into the {split} split "
+                f"({share:g} of them, by hash of the text); give more documents (a text file is one: set its "
+                f"separator) or raise data.validation"
+            )
+
+
+def _tokenizer(config: DataConfig, spool: Spool, console: Console) -> Tokenizer:
+    wanted = config.tokenizer
+    if isinstance(wanted, TokenizerFile):
+        return Tokenizer.load(wanted.path)
+    if isinstance(wanted, HubTokenizer):
+        return Tokenizer.from_hub(wanted.name)
+    if not isinstance(wanted, TrainedTokenizer):
+        raise TypeError(f"no tokenizer of kind {wanted.kind}")
+    with console.counting(
+        f"training a tokenizer of {wanted.vocab_size:,} tokens", spool.documents["train"]
+    ) as counting:
+        tokenizer = train_tokenizer(_counted(spool.read("train"), counting), wanted.vocab_size)
+    if tokenizer.vocab_size < wanted.vocab_size:
+        console.warn(
+            f"the text has pairs for {tokenizer.vocab_size:,} of the {wanted.vocab_size:,} tokens asked for; "
+            "the model keeps a row for each of them"
+        )
+    return tokenizer
+
+
+def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepared:
+    manifest = files.read_json(directory / MANIFEST)
+    tokenizer = Tokenizer.load(directory / "tokenizer.json")
+    if tokenizer.vocab_size > recipe.model.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size: {recipe.model.vocab_size} has no row for every one of the tokenizer's "
+            f"{tokenizer.vocab_size} tokens; leave it null to follow the tokenizer"
+        )
+    shards = {
+        split: ShardSet.open(directory / split, tokenizer_hash=tokenizer.hash)
+        for split in SPLITS
+        if split in manifest.get("splits", {})
+    }
+    if not {"train", "validation"} <= shards.keys():
+        raise BadRequest(f"{directory}: not the data this program prepares; remove it and start again")
+    return Prepared(
+        tokenizer, shards["train"], shards["validation"], shards.get("test"), manifest, key, directory
+    )
+
+
+@contextlib.contextmanager
+def _alone(directory: Path, console: Console) -> Generator[None]:
+    """One process at a time for `directory`; the claim of a killed one is void."""
+    place = directory.parent / ".locks" / directory.name
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadRequest(
+            f"{directory.parent}: cannot hold data ({error.strerror}); choose another folder with --data.cache"
+        ) from None
+    said = False
+    while True:
+        try:
+            lock = files.Lock(place)
+            break
+        except RunError:
+            if not said:
+                console.say(f"waiting for another process that prepares the same data ({directory})")
+            said = True
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _licences(descriptions: list[dict[str, Any]]) -> dict[str, str]:
+    """Licence by the name that documents carry: of the source, or of its part."""
+    found: dict[str, str] = {}
+    for description in descriptions:
+        licence = description.get("licence", "unknown")
+        found |= dict(licence) if isinstance(licence, Mapping) else {str(description["name"]): str(licence)}
+    return found
+
+
+def _counted(documents: Iterator[Document], counting: Counting) -> Iterator[Document]:
+    for document in documents:
+        counting.advance()
+        yield document

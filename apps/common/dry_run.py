@@ -1,0 +1,140 @@
+"""`--dry-run`: everything that follows from a request, printed with its rule, and nothing done.
+
+Parameters and FLOPs are tinycore's closed forms; memory is predicted for one process: float32 weights, gradients and
+AdamW moments, the activations that the backward pass needs, and the chunk of logits that exists at one time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import tinycore
+from apps.common import precision, processes
+from apps.common.command_line import Request
+from apps.common.console import Console, short, size
+from apps.common.recipe import Cosine, Recipe, WarmupStableDecay
+
+BYTES_PER_PARAMETER = 12  # in a checkpoint: float32 weight and two moments
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The derived values of a request. FLOPs are per token, forward and backward; bytes are per process."""
+
+    parameters: int
+    embedding_parameters: int
+    processes: int
+    device: str
+    precision: str
+    micro_batch: int
+    accumulation: int
+    tokens_per_step: int
+    steps: int
+    tokens: int
+    flops: dict[str, float]
+    total_flops: float
+    memory: dict[str, int]
+    checkpoint_bytes: int
+    state_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as `--json` prints it."""
+        return dict(vars(self))
+
+
+def plan(recipe: Recipe, world: int = 1, device: str = "auto") -> Plan:
+    """Every value derived from `recipe` for `world` processes. Raises ConfigError or BadRequest where it cannot run."""
+    counts = tinycore.count(recipe.model)
+    length = recipe.data.sequence_length
+    where = processes.device_type(device, world)
+    bits = precision.resolve(recipe.train.precision, torch.device(where))
+    micro_batch = recipe.micro_batch(world)
+    memory = counts.memory(micro_batch, length, activation_bytes=2 if bits == "bf16" else 4)
+    forward, backward = counts.forward_flops(length), counts.backward_flops(length)
+    tokens_per_step = recipe.train.batch_size * length
+    return Plan(
+        parameters=counts.parameters,
+        embedding_parameters=counts.embedding_parameters,
+        processes=world,
+        device=where,
+        precision=bits,
+        micro_batch=micro_batch,
+        accumulation=recipe.accumulation(world),
+        tokens_per_step=tokens_per_step,
+        steps=recipe.train.steps,
+        tokens=tokens_per_step * recipe.train.steps,
+        flops={name: value + backward[name] for name, value in forward.items()},
+        total_flops=counts.flops_per_token(length) * tokens_per_step * recipe.train.steps,
+        memory={
+            "weights": memory.weights,
+            "gradients": memory.gradients,
+            "optimizer": memory.optimizer,
+            "activations": memory.activations,
+            "logits": memory.logits,
+            "total": memory.total,
+        },
+        checkpoint_bytes=BYTES_PER_PARAMETER * counts.parameters,
+        state_bytes=counts.state_bytes(recipe.model.max_seq_len),
+    )
+
+
+def show(request: Request, console: Console) -> int:
+    """Print the plan of `request`, as a result too with `--json`; the exit status 0."""
+    recipe = request.recipe
+    found = plan(recipe, request.processes, request.device)
+    model, length = recipe.model, recipe.data.sequence_length
+    share = found.embedding_parameters / found.parameters
+    layers, calls = len(model.flat_layers()), len(model.call_sites())
+
+    console.head(f"recipe {request.recipe_name}", recipe.description)
+    console.table(
+        {
+            "parameters": f"{found.parameters:,}, of which {share:.0%} embed {model.vocab_size:,} tokens",
+            "depth": f"{layers} layers" + (f", {calls} calls" if calls != layers else ""),
+            "width": f"{model.dim} channels, context {model.max_seq_len} tokens",
+            "decoding state": f"{size(found.state_bytes)} a row at full context",
+        }
+    )
+    console.head(
+        "training",
+        f"{found.processes} process{'es' * (found.processes > 1)} on {found.device}, {found.precision}",
+    )
+    console.table(
+        {
+            "batch": f"{recipe.train.batch_size} sequences of {length} = {found.tokens_per_step:,} tokens a step",
+            "micro-batch": f"{found.micro_batch} sequences a forward, accumulated {found.accumulation} times "
+            f"({found.micro_batch} x {found.accumulation} x {found.processes} = {recipe.train.batch_size})",
+            "steps": f"{found.steps:,}",
+            "tokens": f"{short(found.tokens)}, {found.tokens / found.parameters:.1f} a parameter",
+            "learning rate": _learning_rate(recipe),
+            "checkpoints": f"{size(found.checkpoint_bytes)} each, at most {recipe.train.keep + 1} kept",
+        }
+    )
+    per_token = sum(found.flops.values())
+    console.head("FLOPs", "matrix products, per token: a third forward, two thirds backward")
+    console.table(
+        {
+            name.replace("_", " "): f"{short(value):>6}  {value / per_token:4.0%}"
+            for name, value in found.flops.items()
+        }
+        | {"all": f"{short(per_token):>6}  100%  ({short(found.total_flops)} for the whole run)"}
+    )
+    console.head("memory", "predicted, per process")
+    console.table({name: f"{size(value):>10}" for name, value in found.memory.items()})
+    console.say("\nnothing was done; leave --dry-run out to start")
+    console.result({"recipe": request.recipe_name, **found.to_dict()})
+    return 0
+
+
+def _learning_rate(recipe: Recipe) -> str:
+    schedule, steps, peak = recipe.optim.schedule, recipe.train.steps, recipe.optim.learning_rate
+    warm = f"0 to {peak:g} in {schedule.warmup} steps"
+    if isinstance(schedule, WarmupStableDecay):
+        decay = round(schedule.decay * steps)
+        return f"{warm}, constant, down to {peak * schedule.final:g} in the last {decay:,}"
+    if isinstance(schedule, Cosine):
+        return f"{warm}, down a cosine to {peak * schedule.final:g} at step {steps:,}"
+    return f"{warm}, then constant"

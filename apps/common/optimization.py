@@ -1,0 +1,36 @@
+"""From a recipe's `optim` to tinycore's optimizers and schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from apps.common.recipe import AdamW, Constant, Cosine, OptimConfig, ScheduleConfig, WarmupStableDecay
+from tinycore import optim
+
+
+def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the recipe over the model's parameters."""
+    if isinstance(config, AdamW):
+        return optim.adamw(
+            model,
+            learning_rate=config.learning_rate,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        )
+    raise TypeError(f"no optimizer of kind {config.kind}")
+
+
+def schedule(config: ScheduleConfig, steps: int) -> Callable[[int], float]:
+    """The factor of the learning rate as a function of the step, 0 to `steps` - 1."""
+    if isinstance(config, WarmupStableDecay):
+        return partial(optim.wsd, steps=steps, warmup=config.warmup, decay=config.decay, final=config.final)
+    if isinstance(config, Cosine):
+        return partial(optim.cosine, steps=steps, warmup=config.warmup, final=config.final)
+    if isinstance(config, Constant):
+        return partial(optim.constant, steps=steps, warmup=config.warmup)
+    raise TypeError(f"no schedule of kind {config.kind}")

@@ -1,0 +1,227 @@
+"""`report.md`: one run told from its files, with its curves; written at the end of a run and by `apps/report`.
+
+Everything is read from the run directory, so a report can be written at any time, of unfinished and damaged runs too.
+It quotes the hash of every part of the data: numbers of runs on other data are other numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from apps.common import files, plots, run_record
+from apps.common.console import duration, size
+from apps.common.plots import TRAIN, VALIDATION, Curve, Style
+from apps.common.run_record import RunRecord
+
+HASH_DIGITS = 16
+
+
+def write(run: Path) -> Path:
+    """Write report.md, its plots and data.json into the run directory; the path of report.md."""
+    record = run_record.read(run)
+    if record.data is not None and not (run / run_record.DATA).exists():
+        files.write_json(run / run_record.DATA, record.data)
+    pictures = draw(record)
+    files.write_text(run / "report.md", render(record, pictures))
+    return run / "report.md"
+
+
+def draw(record: RunRecord) -> list[tuple[str, str]]:
+    """Draw what the run has values for into its directory; (file name, caption) of each picture of the report."""
+    drawn = []
+    loss = [
+        _curve(record, "train", "loss", TRAIN, "smooth"),
+        _curve(record, "validation", "val_loss", VALIDATION),
+    ]
+    if _any(loss):
+        plots.draw(record.path / "loss.png", loss, "Loss (nats per token)", logarithmic=True)
+        plots.draw(
+            record.path / "curve.png", loss, "Loss (nats per token)", logarithmic=True, size=(6.4, 3.2)
+        )
+        drawn.append(("loss.png", "training loss as logged (faint) and smoothed, and validation loss"))
+    bits = [_curve(record, "validation", "val_bpb", VALIDATION)]
+    if _any(bits):
+        plots.draw(record.path / "bits_per_byte.png", bits, "Validation bits per byte")
+        drawn.append(("bits_per_byte.png", "validation bits per byte of text"))
+    accuracy = [
+        _curve(record, "train", "accuracy", TRAIN, "smooth"),
+        _curve(record, "validation", "val_accuracy", VALIDATION),
+    ]
+    if _any(accuracy):
+        plots.draw(record.path / "accuracy.png", accuracy, "Next-token accuracy", percent=True)
+        drawn.append(("accuracy.png", "share of tokens that the model ranks first"))
+    rate = _curve(record, "", "learning_rate", TRAIN, "line")
+    norm = _curve(record, "", "grad_norm", TRAIN, "smooth")
+    if _any([rate, norm]):
+        panels = [("Learning rate", [rate]), ("Gradient norm before clipping", [norm])]
+        plots.draw_stacked(record.path / "optimization.png", panels, size=(8.0, 5.2))
+        drawn.append(("optimization.png", "learning rate and gradient norm"))
+    return drawn
+
+
+def render(record: RunRecord, pictures: Sequence[tuple[str, str]]) -> str:
+    """The report as Markdown."""
+    blocks = [f"# {record.name}", _summary(record), "## Result", table(("", ""), _results(record))]
+    if pictures:
+        blocks += ["## Curves", *(f"![{caption}]({name})\n\n*{caption}*" for name, caption in pictures)]
+    blocks += ["## Recipe", table(("", ""), _recipe(record))]
+    blocks += ["## Data", *_data(record)]
+    blocks += ["## Speed and memory", table(("", ""), _speed(record))]
+    blocks += ["## Environment", table(("", ""), _environment(record))]
+    if record.last_samples():
+        step, _, text = record.last_samples().partition("\n")
+        config = record.recipe.sample
+        note = f"At step {step.strip()}, temperature {config.temperature:g}, top-p {config.top_p:g}."
+        blocks += ["## Samples", note, text.strip("\n")]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _summary(record: RunRecord) -> str:
+    status = record.status.get("status", "unknown")
+    steps = record.metrics[-1]["step"] if record.metrics else record.status.get("step", 0)
+    lines = [record.recipe.description or "No description."]
+    state = {
+        "done": f"Finished after {steps:,} steps.",
+        "running": f"Not finished: {steps:,} of {record.recipe.train.steps:,} steps so far.",
+        "stopped": f"Stopped at step {steps:,} of {record.recipe.train.steps:,}; go on with "
+        f"`uv run apps/pretrain --resume {record.path}`.",
+        "failed": f"Failed after step {steps:,} of {record.recipe.train.steps:,}.",
+    }
+    lines.append(state.get(status, f"Status {status}, {steps:,} steps."))
+    if record.damaged:
+        lines.append(
+            f"{record.damaged} log line{'s' if record.damaged > 1 else ''} could not be read and are left out."
+        )
+    return "\n".join(lines)
+
+
+def _results(record: RunRecord) -> list[tuple[str, str]]:
+    rows = [("parameters", f"{record.parameters:,}")]
+    if record.metrics:
+        tokens = record.metrics[-1].get("tokens", 0)
+        rows.append(("tokens trained on", f"{tokens:,} ({tokens / record.parameters:.1f} a parameter)"))
+    for name, label, form in (
+        ("val_bpb", "validation bits per byte", ".4f"),
+        ("val_loss", "validation loss", ".4f"),
+        ("train_loss", "loss on trained rows, same measure", ".4f"),
+        ("gap", "gap (validation - trained)", "+.4f"),
+        ("val_accuracy", "validation accuracy", ".2%"),
+        ("accuracy", "training accuracy, last line", ".2%"),
+        ("loss", "training loss, last line", ".4f"),
+    ):
+        value = record.last(name)
+        if value is not None:
+            rows.append((label, format(value, form)))
+    best = record.status.get("best")
+    if isinstance(best, dict) and "val_bpb" in best:
+        rows.append(("best checkpoint", f"step {best.get('step'):,}, {best['val_bpb']:.4f} bits per byte"))
+    return rows
+
+
+def _recipe(record: RunRecord) -> list[tuple[str, str]]:
+    recipe = record.recipe
+    model, train, optim = recipe.model, recipe.train, recipe.optim
+    layers, calls = len(model.flat_layers()), len(model.call_sites())
+    mixers = ", ".join(dict.fromkeys(layer.mixer.kind for layer in model.flat_layers() if layer.mixer))
+    return [
+        (
+            "model",
+            f"{layers} layers ({mixers})"
+            + (f", {calls} calls" if calls != layers else "")
+            + f", {model.dim} wide",
+        ),
+        ("vocabulary", f"{model.vocab_size:,} tokens"),
+        ("batch", f"{train.batch_size} sequences of {recipe.data.sequence_length} tokens"),
+        ("optimizer", f"{optim.kind}, learning rate {optim.learning_rate:g}, {optim.schedule.kind} schedule"),
+        ("seed", str(train.seed)),
+        ("precision", train.precision),
+        ("every value", "[recipe.yaml](recipe.yaml)"),
+        ("again", f"`uv run apps/pretrain --recipe {record.path / 'recipe.yaml'} --out runs/again`"),
+    ]
+
+
+def _data(record: RunRecord) -> list[str]:
+    manifest = record.data
+    if manifest is None:
+        return [f"The data's manifest is no longer in `{record.recipe.data.cache}`."]
+    parts = [
+        (
+            name,
+            f"{part['documents']:,}",
+            size(part["bytes"]),
+            str(part["licence"]),
+            f"`{part['sha256'][:HASH_DIGITS]}`",
+        )
+        for name, part in manifest["parts"].items()
+    ]
+    splits = [
+        (
+            name,
+            f"{split['documents']:,}",
+            f"{split['tokens']:,}",
+            size(split["bytes"]),
+            f"`{split['sha256'][:HASH_DIGITS]}`",
+        )
+        for name, split in manifest["splits"].items()
+    ]
+    tokenizer = manifest["tokenizer"]
+    blocks = [
+        table(("part", "documents", "text", "licence", "sha256"), parts),
+        table(("split", "documents", "tokens", "text", "sha256"), splits),
+        f"Text `{manifest['text_sha256'][:HASH_DIGITS]}`, "
+        f"tokenizer `{tokenizer['sha256'][:HASH_DIGITS]}` ({tokenizer['vocab_size']:,} tokens). "
+        "Bits per byte of two runs compare where text and splits are the same, losses only where the tokenizer is too.",
+    ]
+    if manifest.get("skipped"):
+        left_out = "; ".join(
+            f"{name}: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+            for name, reasons in manifest["skipped"].items()
+        )
+        blocks.append(f"Left out: {left_out}.")
+    return blocks
+
+
+def _speed(record: RunRecord) -> list[tuple[str, str]]:
+    found = record.speed()
+    rows = [("time", duration(found["seconds"]))]
+    if "tokens_per_second" in found:
+        rows.append(("tokens per second", f"{found['tokens_per_second']:,.0f}"))
+    if "mfu" in found:
+        peak = next((row["mfu_peak"] for row in record.timing if "mfu_peak" in row), "")
+        rows.append(
+            ("model FLOPs utilisation", f"{found['mfu']:.1%}" + (f" of the peak ({peak})" if peak else ""))
+        )
+    if "loader_wait" in found:
+        rows.append(("waiting for data", f"{found['loader_wait']:.2%} of the time"))
+    return [*rows, ("largest memory", size(found["memory_bytes"]))]
+
+
+def _environment(record: RunRecord) -> list[tuple[str, str]]:
+    rows = [(str(name), str(value)) for name, value in record.environment.items()]
+    events = [event for event in record.status.get("lineage", []) if isinstance(event, dict)]
+    rows += [(str(event.get("event")), _event(event)) for event in events]
+    return rows or [("", "not recorded")]
+
+
+def _event(event: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in event.items() if name != "event" and value)
+
+
+def _curve(record: RunRecord, name: str, metric: str, color: str, style: Style = "points") -> Curve:
+    tokens, values = record.series(metric)
+    return Curve(name, tokens, values, color, style)
+
+
+def _any(curves: Iterable[Curve]) -> bool:
+    return any(len(curve.values) for curve in curves)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; what could end a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
+        for line in lines
+    )

@@ -1,0 +1,300 @@
+"""The training loop, the only one: every objective and every optimizer goes through `Trainer.run`.
+
+One step is a window of `accumulation` micro-batches on each process. The targets in it are counted in NumPy and summed
+over the processes before the first backward pass, so that every target of the window weighs the same:
+
+    loss = sum over micro-batches of (sum / count) * (targets of the micro-batch / targets of the window)
+
+which for next-token cross-entropy is its sum over the window divided by the window's targets. Gradients are summed over
+the processes once, before the optimizer step: N processes compute what one computes with N times the accumulation.
+
+An objective is a generator of (losses, step): a backward pass at each yield, an optimizer step when every micro-batch
+of the window has reached a yield whose `step` is true. The learning rate is a pure function of the step. A step ends
+with, in this order, its log line, validation, samples and checkpoint: no checkpoint is ahead of its logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+import tinycore
+import tinydata
+from apps.common import checkpoints, random_state, speed
+from apps.common.checkpoints import Progress
+from apps.common.clock import Clock
+from apps.common.console import Console, Steps
+from apps.common.errors import TrainingFailed
+from apps.common.processes import World
+from apps.common.recipe import Recipe
+from apps.common.run_directory import RunDirectory
+from apps.common.samples import Sampler
+from apps.common.signals import StopRequest
+from apps.common.validation import Validator, to_device
+from tinycore import Decoder
+
+VALIDATION_ORDER = 0  # seed of the order that validation rows are drawn in, whatever the run's own seed
+Objective = Callable[
+    [nn.Module, Tensor, Tensor, Tensor], Iterator[tuple[dict[str, tuple[Tensor, Tensor]], bool]]
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its last checkpoint, and its speed while it trained (validation and saving left out)."""
+
+    status: Literal["done", "stopped"]
+    progress: Progress
+    checkpoint: str
+    tokens_per_second: float
+    seconds: float
+
+
+class Trainer:
+    """One process's part in training `model`; all processes make one with the same recipe and call `run` together."""
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe,
+        world: World,
+        run: RunDirectory | None,
+        console: Console,
+        model: Decoder,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[int], float],
+        objective: Objective,
+        train: tinydata.ShardSet,
+        validation: tinydata.ShardSet,
+        tokenizer: tinydata.Tokenizer,
+        progress: Progress,
+        elapsed: float = 0.0,
+    ) -> None:
+        """`model` lies on the world's device, `recipe.train` has precision and micro_batch resolved; `run` is given to
+        the main process only. `progress` is where to go on from, after `elapsed` seconds."""
+        self.recipe, self.settings, self.world, self.run_directory = recipe, recipe.train, world, run
+        self.console, self.model, self.optimizer, self.schedule = console, model, optimizer, schedule
+        self.objective, self.tokenizer, self.progress = objective, tokenizer, progress
+        micro_batch, length = recipe.micro_batch(world.size), recipe.data.sequence_length
+        self.accumulation = recipe.accumulation(world.size)
+        load = functools.partial(
+            tinydata.Loader,
+            sequence_length=length,
+            batch_size=micro_batch,
+            rank=world.index,
+            world=world.size,
+        )
+        self.loader = load(train, seed=self.settings.seed)
+        if progress.data:
+            self.loader.load_state_dict(progress.data)
+        rows = self.settings.validate_rows
+        self.validator = Validator(world, load(validation, seed=VALIDATION_ORDER), rows)
+        # the first rows that were trained on: their distance from the validation rows is what was memorised
+        self.seen = Validator(world, self.loader, rows)
+        self.sampler = Sampler(recipe.sample, tokenizer, self.settings.seed)
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.forward = self._prepared(model)
+        self.stats: list[tuple[Tensor, Tensor]] = []
+        self.forward.register_forward_hook(self._remember)
+        # the first step whose gradient was not finite; kept on the device, so that no step waits to look at it
+        self.broken = torch.full((), self.settings.steps, dtype=torch.int64, device=world.device)
+        self.clock = Clock(world, tinycore.count(recipe.model).flops_per_token(length))
+        self.clock.start(progress.tokens, elapsed)
+
+    def _prepared(self, model: Decoder) -> nn.Module:
+        """The module that training calls: autocast by Accelerate, compiled on request, not wrapped for gradients."""
+        module: nn.Module = torch.compile(model, dynamic=False) if self.settings.compile else model  # ty: ignore[invalid-assignment]
+        return self.world.accelerator.prepare_model(module, evaluation_mode=True)
+
+    def _remember(self, module: nn.Module, given: Any, out: tinycore.Output) -> None:
+        """Keep how many targets a forward pass of training ranked first: objectives yield losses only."""
+        if module.training and "correct" in out.stats:
+            self.stats.append(out.stats["correct"])
+
+    def run(self, stop: StopRequest) -> Outcome:
+        """Train up to `recipe.train.steps`, or until a process is asked to stop; saved in both cases.
+
+        Raises TrainingFailed when the loss is no longer finite or a process is lost, RunError on a full disk.
+        """
+        saved = ""
+        with (
+            self.console.progress(self.settings.steps) as shown,
+            contextlib.closing(self._batches()) as batches,
+        ):
+            while self.progress.step < self.settings.steps:
+                self.progress.data = self.loader.state_dict()
+                with self.clock.waiting():
+                    window = [next(batches) for _ in range(self.accumulation)]
+                counted = sum(batch.target_count for batch in window)
+                targets, stops = self.world.total(counted, stop.pending())
+                if stops:
+                    saved = saved or self._save()
+                    return self._outcome("stopped", saved)
+                loss, norm = self._step(window, int(targets))
+                self.progress.step += 1
+                self.progress.tokens += int(targets)
+                self.progress.data = self.loader.state_dict()
+                saved = self._after_step(loss, norm, shown)
+            if not saved:  # resumed from the last step's checkpoint: nothing was left to do
+                saved = checkpoints.directory_of(self.progress.step)
+        return self._outcome("done", saved)
+
+    def _batches(self) -> Generator[tinydata.Batch]:
+        yield from self.loader
+
+    def _step(self, window: list[tinydata.Batch], targets: int) -> tuple[Tensor, Tensor]:
+        """One window: its backward passes and the optimizer steps they ask for. Returns this process's share of the
+        loss, and the last norm of the gradient."""
+        self.stats.clear()
+        factor = self.schedule(self.progress.step)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        device = self.world.device
+        loss = torch.zeros((), device=device)
+        norm = torch.zeros((), device=device)
+        share = [batch.target_count / max(targets, 1) for batch in window]
+        passes = [self.objective(self.forward, *to_device(batch, device)) for batch in window]
+        while True:
+            reached = [self._backward(each, weight, loss) for each, weight in zip(passes, share, strict=True)]
+            if not any(reached):
+                return loss, norm
+            self.world.sum_gradients(self.parameters)
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optim.clip)
+            now = torch.full_like(self.broken, self.progress.step)
+            self.broken = torch.where(norm.isfinite(), self.broken, torch.minimum(self.broken, now))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _backward(self, passes: Iterator[Any], weight: float, loss: Tensor) -> bool:
+        """Run one micro-batch's objective to its next optimizer step; False when it has no more. Adds to `loss`."""
+        while True:
+            with self.world.accelerator.autocast():
+                found = next(passes, None)
+            if found is None:
+                return False
+            losses, step = found
+            parts = [total / count.clamp(min=1) * weight for total, count in losses.values()]
+            value = torch.stack(parts).sum()
+            value.backward()
+            loss += value.detach()
+            if step:
+                return True
+
+    def _after_step(self, loss: Tensor, norm: Tensor, shown: Steps) -> str:
+        """Log, validate, sample and save where this step is due; the name of the checkpoint if one was written."""
+        settings, step = self.settings, self.progress.step
+        last = step == settings.steps
+
+        def due(every: int) -> bool:
+            return last or bool(every and step % every == 0)
+
+        metrics: dict[str, Any] = {}
+        if due(settings.log_every):
+            metrics = self._log(loss, norm)
+        saving = due(settings.save_every)
+        # a checkpoint can only be the best if its own score is known
+        if saving or due(settings.validate_every):
+            metrics |= self._validate()
+        if due(settings.sample_every):
+            self._sample()
+        shown.update(step, metrics)
+        return self._save() if saving else ""
+
+    def _log(self, loss: Tensor, norm: Tensor) -> dict[str, Any]:
+        speed.synchronize(self.world.device)
+        timing = self.clock.lap(self.progress.tokens)
+        correct = sum(float(right) for right, _ in self.stats)
+        counted = sum(float(count) for _, count in self.stats)
+        value, right, count = self.world.total(float(loss), correct, counted)
+        self._require_finite(value)
+        metrics = {
+            "loss": value,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "grad_norm": float(norm),
+            "accuracy": right / max(count, 1),
+        }
+        self._record(metrics, timing)
+        return {**metrics, **timing}
+
+    def _require_finite(self, loss: float = 0.0) -> None:
+        """Raise TrainingFailed if a step so far was not finite. The same in all processes: their gradients are."""
+        first = min(int(self.broken), self.settings.steps if math.isfinite(loss) else self.progress.step - 1)
+        if first < self.settings.steps:
+            found = checkpoints.newest(self.run_directory.checkpoints) if self.run_directory else None
+            good = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"
+            raise TrainingFailed(
+                f"loss or gradient not finite at step {first + 1}; {good}. Lower optim.learning_rate or optim.clip, "
+                "or look at the data of that step"
+            )
+
+    def _validate(self) -> dict[str, Any]:
+        self._require_finite()
+        with self.clock.paused("validation"):
+            score, seen = self.validator(self.forward), self.seen(self.forward)
+        metrics = {
+            "val_loss": score.loss,
+            "val_bpb": score.bpb,
+            "val_accuracy": score.accuracy,
+            "train_loss": seen.loss,
+            "gap": score.loss - seen.loss,
+        }
+        self.progress.latest = {"step": self.progress.step, **metrics}
+        self._record(metrics)
+        return metrics
+
+    def _record(self, metrics: dict[str, Any], timing: dict[str, Any] | None = None) -> None:
+        """Write to the logs and trackers; the main process only."""
+        if self.run_directory is None:
+            return
+        step, tokens = self.progress.step, self.progress.tokens
+        self.run_directory.metrics.append({"step": step, "tokens": tokens, **metrics})
+        if timing is not None:
+            self.run_directory.timing.append({"step": step, "tokens": tokens, **timing})
+        if self.settings.trackers:
+            self.world.accelerator.log({"tokens": tokens, **metrics, **(timing or {})}, step=step)
+
+    def _sample(self) -> None:
+        """The main process samples; the others meet it again at their next exchange."""
+        self._require_finite()
+        if self.run_directory is None:
+            return
+        with self.clock.paused("samples"), self.world.accelerator.autocast():
+            self.run_directory.append_samples(self.sampler(self.model, self.progress.step))
+
+    def _save(self) -> str:
+        """Write the checkpoint of this step; the main process writes what all of them hand it."""
+        self._require_finite()
+        step = self.progress.step
+        with self.clock.paused("checkpoint"):
+            states = self.world.gather(random_state.capture(self.world.device))
+            latest, best = self.progress.latest, self.progress.best
+            scored = latest is not None and latest["step"] == step
+            if latest is not None and scored and (best is None or latest["val_bpb"] < best["val_bpb"]):
+                self.progress.best = {"step": step, "val_bpb": latest["val_bpb"]}
+            self.world.on_main(lambda: self._write(states))
+        return checkpoints.directory_of(step)
+
+    def _write(self, states: list[bytes]) -> None:
+        run = self.run_directory
+        if run is None:
+            raise RuntimeError("only the main process writes")
+        step, best = self.progress.step, self.progress.best
+        path = run.checkpoints / checkpoints.directory_of(step)
+        if not path.exists():  # a stop right after resuming stands on what is saved already
+            checkpoints.save(run, replace(self.progress), self.model, self.optimizer, self.tokenizer, states)
+        best_name = checkpoints.directory_of(best["step"]) if best else None
+        if best_name and (run.checkpoints / best_name).exists():
+            run.point("best", run.checkpoints / best_name)
+        checkpoints.prune(run, self.settings.keep, best_name)
+        run.write_status("running", step, self.progress.lineage)
+
+    def _outcome(self, status: Literal["done", "stopped"], checkpoint: str) -> Outcome:
+        return Outcome(status, self.progress, checkpoint, self.clock.average(), self.clock.seconds())

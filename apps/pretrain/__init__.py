@@ -1,0 +1,1 @@
+"""Train a model from text: `uv run apps/pretrain --help`."""

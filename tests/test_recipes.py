@@ -1,0 +1,219 @@
+"""Every recipe is what it says: exact parameter counts, strict keys, one line for every mistake, exact round trips.
+
+Counts are held against the numbers of the published family and against the tensors of the built model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tinycore
+from apps.common import overrides, recipes, strict_yaml
+from apps.common.errors import BadRequest
+from apps.common.recipe import Cosine, FilesSource, WarmupStableDecay
+from tinycore import ConfigError
+
+COUNTS = {
+    "brandon-226k": 227_280,
+    "brandon-226k-v2": 233_784,
+    "brandon-900k": 990_072,
+    "brandon-10m-v1": 9_663_264,
+    "brandon-10m": 10_705_152,
+    "brandon-30m-v1": 30_518_208,
+    "brandon-30m": 29_993_856,
+    "brandon-110m-v1": 109_529_856,
+    "brandon-110m-v2": 111_364_416,
+}
+
+
+def override(*pairs: tuple[str, str]) -> list[overrides.Override]:
+    return [overrides.read(key, value) for key, value in pairs]
+
+
+def test_the_family_and_the_demo_are_there() -> None:
+    assert recipes.names()[0] == "demo"
+    assert set(COUNTS) <= set(recipes.names())
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_exact_and_the_model_has_them(name: str) -> None:
+    config = recipes.load(name).model
+    with torch.device("meta"):
+        model = tinycore.build(config)
+    tensors = {id(tensor): tensor.numel() for tensor in model.parameters()}
+    assert sum(tensors.values()) == tinycore.count(config).parameters == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_round_trips_through_plain_data_and_yaml(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipes.from_dict(recipes.to_dict(recipe)) == recipe
+    assert recipes.from_dict(strict_yaml.parse(recipes.to_yaml(recipe), name)) == recipe
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_accumulation_is_whole_on_one_and_two_processes(name: str) -> None:
+    recipe = recipes.load(name)
+    for processes in (1, 2):
+        rows = recipe.micro_batch(processes) * recipe.accumulation(processes) * processes
+        assert rows == recipe.train.batch_size
+        assert recipe.micro_batch(processes) * recipe.data.sequence_length <= 16_384
+
+
+def test_a_vocabulary_of_null_is_the_tokenizers() -> None:
+    recipe = recipes.load("demo", override(("data.tokenizer.vocab_size", "777")))
+    assert recipe.model.vocab_size == 777
+
+
+def test_overrides_reach_the_written_list_and_numbers_are_numbers() -> None:
+    recipe = recipes.load(
+        "demo",
+        override(
+            ("model.layers.0.mixer.kv_heads", "1"),
+            ("optim.learning_rate", "3e-4"),
+            ("data.sources.1", "{kind: files, path: no}"),
+        ),
+    )
+    assert all(layer.mixer.kv_heads == 1 for layer in recipe.model.flat_layers())  # ty: ignore[unresolved-attribute]
+    assert recipe.optim.learning_rate == 3e-4
+    assert recipe.data.sources[1] == FilesSource(path="no")
+
+
+def test_choosing_a_kind_replaces_the_mapping_whatever_the_order() -> None:
+    fields = ("optim.schedule.final", "0.5"), ("optim.schedule.warmup", "7")
+    kind = ("optim.schedule.kind", "cosine")
+    expected = Cosine(warmup=7, final=0.5)
+    assert recipes.load("demo", override(kind, *fields)).optim.schedule == expected
+    assert recipes.load("demo", override(*fields, kind)).optim.schedule == expected
+
+
+def test_naming_the_kind_that_is_there_changes_nothing() -> None:
+    assert recipes.load("demo", override(("optim.schedule.kind", "wsd"))) == recipes.load("demo")
+
+
+def test_an_override_of_what_the_recipe_does_not_write_starts_from_the_default(tmp_path: Path) -> None:
+    written = recipes.to_dict(recipes.load("demo"))["model"]
+    file = tmp_path / "short.yaml"
+    file.write_text(strict_yaml.dump({"model": {**written, "vocab_size": None}}))
+    recipe = recipes.load(file, override(("data.sources.0.seed", "5"), ("optim.schedule.warmup", "3")))
+    assert recipe.data.sources[0].seed == 5  # ty: ignore[unresolved-attribute]
+    assert recipe.optim.schedule == WarmupStableDecay(warmup=3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("trian.steps", "3", ["trian", "train"]),
+        ("train.stepz", "3", ["train", "stepz", "steps"]),
+        ("train.steps", "many", ["train.steps", "int"]),
+        ("train.steps", "0", ["train.steps", "0"]),
+        ("train.batch_size", "1.5", ["train.batch_size", "int"]),
+        ("train.compile", "no", ["train.compile", "true or false"]),
+        ("train.precision", "bf61", ["train.precision", "bf16"]),
+        ("model.layers.0.mixer.kind", "atention", ["model.layers.0.mixer.kind", "attention"]),
+        ("model.layers.0.mixer.heads", "3", ["model.layers.0.mixer", "3"]),
+        ("model.layers.5.mixer.heads", "2", ["model.layers.5.mixer.heads", "list of 1"]),
+        ("model.layers.x.mixer.heads", "2", ["model.layers.x.mixer.heads", "'x'"]),
+        ("model.dim.deep", "2", ["model.dim", "deep"]),
+        ("model.vocab_size", "512", ["model.vocab_size", "2048"]),
+        ("data.sequence_length", "100000", ["data.sequence_length", "max_seq_len"]),
+        ("data.sources", "[]", ["data.sources"]),
+        ("data.sources.0.kind", "hib", ["data.sources.0.kind", "hub"]),
+        ("data.validation", "0", ["data.validation"]),
+        ("optim.betas", "[0.9]", ["optim.betas", "2"]),
+        ("optim.schedule.kind", "wds", ["optim.schedule.kind", "wsd"]),
+        ("sample.top_p", "2", ["sample.top_p"]),
+    ],
+)
+def test_every_mistake_is_one_line_that_names_the_key(key: str, value: str, words: list[str]) -> None:
+    with pytest.raises((ConfigError, BadRequest)) as caught:
+        recipes.load("demo", override((key, value)))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(BadRequest, match="'brandon-10m'"):
+        recipes.load("brandn-10m")
+
+
+def too_deep() -> str:
+    return "[" * 80 + "]" * 80
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a: &x [1]\nb: *x", "anchors"),
+        ("a: *x", "alias"),
+        ("a: 1\na: 2", "twice"),
+        ("a: !!python/object/apply:os.system [ls]", "tag"),
+        ("a: !!set {x}", "tag"),
+        ("a: [1, 2", "line 1"),
+        ("a: 1\n---\nb: 2", "document"),
+        ("? [1, 2]\n: 3", "plain word"),
+        ("[1, 2]", "list"),
+        (too_deep(), "deeper"),
+        ("a: " + "9" * 5000, "4300"),
+        ("a: \x00", "special characters"),
+    ],
+)
+def test_hostile_or_broken_yaml_is_one_line(tmp_path: Path, text: str, word: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(BadRequest) as caught:
+        strict_yaml.read(file)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def large(file: Path) -> None:
+    file.write_bytes(b"a: 1\n" * 300_000)
+
+
+def latin(file: Path) -> None:
+    file.write_bytes("description: café".encode("latin-1"))
+
+
+def folder(file: Path) -> None:
+    file.mkdir()
+
+
+@pytest.mark.parametrize(("make", "word"), [(large, "larger"), (latin, "UTF-8"), (folder, "cannot be read")])
+def test_unusable_files_are_one_line(tmp_path: Path, make: Callable[[Path], None], word: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    make(file)
+    with pytest.raises(BadRequest, match=word):
+        recipes.read(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("010", 10),
+        ("1:30", "1:30"),
+        ("no", "no"),
+        ("on", "on"),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("2024-01-01", "2024-01-01"),
+        ("[a, 1, 2.5]", ["a", 1, 2.5]),
+        ("{kind: files, path: x}", {"kind": "files", "path": "x"}),
+        ("'5'", "5"),
+        ("-7", -7),
+        (".5", 0.5),
+        ("<<", "<<"),
+    ],
+)
+def test_values_mean_what_they_look_like(text: str, value: Any) -> None:
+    parsed = strict_yaml.parse(text, "test")
+    assert parsed == value
+    assert type(parsed) is type(value)
