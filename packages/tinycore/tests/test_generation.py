@@ -70,15 +70,11 @@ def test_logprobs_are_the_models_own(model: tinycore.Decoder) -> None:
         {"temperature": 0.8, "top_k": 30, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3},
     ],
 )
-def test_a_rows_text_does_not_depend_on_its_batch_mates(
-    model: tinycore.Decoder, options: dict[str, float]
-) -> None:
+def test_a_rows_text_does_not_depend_on_its_batch_mates(model: tinycore.Decoder, options: dict[str, float]) -> None:
     prompts = [[1, 2, 3], [9] * 20, [4, 5], [1, 2, 3]]
     together = tinycore.generate(model, prompts, max_new_tokens=25, n=2, seed=7, stop=[5], **options)
     for index in (0, 1, 2):
-        alone = tinycore.generate(
-            model, [prompts[index]], max_new_tokens=25, n=2, seed=7, stop=[5], **options
-        )[0]
+        alone = tinycore.generate(model, [prompts[index]], max_new_tokens=25, n=2, seed=7, stop=[5], **options)[0]
         assert [row.ids for row in alone] == [row.ids for row in together[index]]
     reordered = tinycore.generate(model, prompts[::-1], max_new_tokens=25, n=2, seed=7, stop=[5], **options)
     assert [row.ids for row in reordered[1]] == [row.ids for row in together[2]]
@@ -152,9 +148,7 @@ def test_stops_and_lengths(model: tinycore.Decoder) -> None:
     stopped = tinycore.generate(model, [prompt], max_new_tokens=30, temperature=0, stop=[free[4]])[0][0]
     assert (stopped.ids, stopped.finish) == (free[: first + 1], "stop")
     text = f"{free[2]}><{free[3]}"  # spans two tokens
-    row = tinycore.generate(model, [prompt], max_new_tokens=30, temperature=0, stop=[text], decode=decode)[0][
-        0
-    ]
+    row = tinycore.generate(model, [prompt], max_new_tokens=30, temperature=0, stop=[text], decode=decode)[0][0]
     assert row.finish == "stop"
     assert row.text is not None
     assert row.text == decode(free)[: decode(free).index(text)]
@@ -177,9 +171,7 @@ def test_hooks_see_every_running_row_and_force_tokens(model: tinycore.Decoder) -
     assert rows[1][0].ids[5:] == greedy_by_hand(model, [3, 4, 5, *rows[1][0].ids[:5]], 3)
     assert calls[0] == [(0, 3), (1, 4)]
     assert len(calls) == 7
-    tokens = tinycore.stream(
-        model, [[3, 4, 5]], max_new_tokens=8, sampling=Sampling(temperature=0), hooks=[hook]
-    )
+    tokens = tinycore.stream(model, [[3, 4, 5]], max_new_tokens=8, sampling=Sampling(temperature=0), hooks=[hook])
     assert [token.forced for token in tokens].count(True) == 0  # this prompt is number 0 here
     with pytest.raises(ValueError, match="forced ids"):
         tinycore.generate(model, [[1]], max_new_tokens=3, hooks=[lambda rows: {0: [VOCAB]}])
@@ -216,9 +208,7 @@ def test_training_mode_is_left_as_it_was(model: tinycore.Decoder) -> None:
         ({"prompts": [[1]], "max_new_tokens": -1}, "negative"),
     ],
 )
-def test_bad_arguments_are_one_line(
-    model: tinycore.Decoder, arguments: dict[str, object], message: str
-) -> None:
+def test_bad_arguments_are_one_line(model: tinycore.Decoder, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         tinycore.generate(model, **{"max_new_tokens": 4, **arguments})  # ty: ignore[invalid-argument-type]
     assert "\n" not in str(caught.value)

@@ -54,14 +54,15 @@ def load(directory: str | os.PathLike[str], device: str | torch.device = "cpu") 
     path = Path(directory)
     verify(path)
     config = load_config(path)
-    with torch.device("meta"):
-        model = build(config)
+    try:
+        with torch.device("meta"):
+            model = build(config)
+    except (RuntimeError, TypeError) as error:  # what torch raises for sizes beyond 64 bits
+        raise CheckpointError(f"{path / CONFIG}: no such model can be built ({_one_line(error)})") from None
     try:
         tensors = load_file(path / WEIGHTS, device=str(device))
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path / WEIGHTS}: not a readable safetensors file ({_one_line(error)})"
-        ) from None
+        raise CheckpointError(f"{path / WEIGHTS}: not a readable safetensors file ({_one_line(error)})") from None
     _check_tensors(path / WEIGHTS, dict(model.state_dict()), tensors)
     model.load_state_dict(tensors, assign=True)
     return model
@@ -104,12 +105,12 @@ def verify(directory: str | os.PathLike[str]) -> None:
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such checkpoint directory")
     if not (path / MANIFEST).is_file():
-        raise CheckpointError(
-            f"{path}: has no {MANIFEST}: not a checkpoint, or one whose writing was cut off"
-        )
+        raise CheckpointError(f"{path}: has no {MANIFEST}: not a checkpoint, or one whose writing was cut off")
     manifest = read_json(path / MANIFEST)
     version = manifest.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path / MANIFEST}: has no format_version")
+    if version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format version {version} is newer than this tinycore reads ({FORMAT_VERSION}); update tinycore"
         )
@@ -123,9 +124,7 @@ def verify(directory: str | os.PathLike[str]) -> None:
         if not file.is_file():
             raise CheckpointError(f"{file}: missing; the manifest lists it")
         if file.stat().st_size != entry.get("bytes"):
-            raise CheckpointError(
-                f"{file}: has {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}"
-            )
+            raise CheckpointError(f"{file}: has {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
         if _sha256(file) != entry.get("sha256"):
             raise CheckpointError(f"{file}: damaged, its SHA-256 differs from the manifest's")
 
@@ -150,9 +149,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _check_tensors(path: Path, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
     for name, tensor in expected.items():
         if name not in found:
-            raise CheckpointError(
-                f"{path}: tensor '{name}' is missing; the weights are of another architecture"
-            )
+            raise CheckpointError(f"{path}: tensor '{name}' is missing; the weights are of another architecture")
         if found[name].shape != tensor.shape:
             raise CheckpointError(
                 f"{path}: tensor '{name}' has shape {tuple(found[name].shape)}, the config says {tuple(tensor.shape)}"
@@ -161,9 +158,7 @@ def _check_tensors(path: Path, expected: dict[str, torch.Tensor], found: dict[st
             raise CheckpointError(f"{path}: tensor '{name}' is {found[name].dtype}, expected floating point")
     for name in found:
         if name not in expected:
-            raise CheckpointError(
-                f"{path}: unexpected tensor '{name}'; the weights are of another architecture"
-            )
+            raise CheckpointError(f"{path}: unexpected tensor '{name}'; the weights are of another architecture")
 
 
 def _sha256(path: Path) -> str:

@@ -19,8 +19,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -40,14 +40,16 @@ class Family:
 
     Direct subclasses are families; their subclasses register themselves under `kind`. `tag` is the key that holds the
     kind (`kind` unless the literature has a better word), `default` the kind of a mapping that names none. In a *keyed*
-    family (`keyed = True`) a `dict[str, Member]` field takes each key as the kind of its value.
+    family (`keyed = True`) a `dict[str, Member]` field takes each key as the kind of its value. `exempt` names the
+    invariants (`tinycore.testing`) that do not hold for a member, with the reason for each.
     """
 
     tag: ClassVar[str] = "kind"
     default: ClassVar[str | None] = None
     keyed: ClassVar[bool] = False
+    exempt: ClassVar[Mapping[str, str]] = types.MappingProxyType({})
     kind: ClassVar[str]
-    members: ClassVar[dict[str, type]]
+    members: ClassVar[dict[str, type[Family]]]
 
     def __init_subclass__(cls, kind: str | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -67,15 +69,16 @@ def load(cls: type[T], value: object, path: str = "") -> T:
 
     Raises ConfigError naming the dotted key below `path`.
     """
-    return _load(cls, value, path)
+    try:
+        return _load(cls, value, path)
+    except RecursionError:
+        raise ConfigError(f"{path or 'config'}: nested too deeply") from None
 
 
 def dump(value: object) -> Any:
     """The inverse of `load`: plain data of JSON types, every field written out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {
-            field.name: dump(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init
-        }
+        fields = {field.name: dump(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
         if isinstance(value, Family):
             return {type(value).tag: type(value).kind, **fields}
         return fields
@@ -105,9 +108,7 @@ def unknown(path: str, word: str, name: str, valid: typing.Iterable[str]) -> Con
     options = sorted(valid)
     near = difflib.get_close_matches(name, options, n=1)
     hint = (
-        f"; did you mean '{near[0]}'?"
-        if near
-        else (f"; valid: {', '.join(options)}" if options else "; none exists")
+        f"; did you mean '{near[0]}'?" if near else (f"; valid: {', '.join(options)}" if options else "; none exists")
     )
     return ConfigError(f"{path or 'config'}: unknown {word} '{name}'{hint}")
 
@@ -151,7 +152,7 @@ def _load_literal(annotation: Any, value: Any, path: str) -> Any:
     for option in options:
         if type(option) is type(value) and option == value:
             return option
-    if isinstance(value, str):
+    if isinstance(value, str) and value not in map(str, options):
         raise unknown(path, "value", value, [str(option) for option in options])
     raise ConfigError(f"{path}: expected one of {', '.join(map(str, options))}, got {_shown(value)}")
 
@@ -164,35 +165,31 @@ def _load_tuple(annotation: Any, value: Any, path: str) -> tuple[Any, ...]:
         return tuple(_load(items[0], item, f"{path}.{i}") for i, item in enumerate(value))
     if len(items) != len(value):
         raise ConfigError(f"{path}: expected {len(items)} values, got {len(value)}")
-    return tuple(
-        _load(kind, item, f"{path}.{i}") for i, (kind, item) in enumerate(zip(items, value, strict=True))
-    )
+    return tuple(_load(kind, item, f"{path}.{i}") for i, (kind, item) in enumerate(zip(items, value, strict=True)))
 
 
 def _load_dict(annotation: Any, value: Any, path: str) -> dict[str, Any]:
     _, item = typing.get_args(annotation)
     mapping = _mapping(value, path)
     if isinstance(item, type) and issubclass(item, Family) and item.keyed:
-        return {
-            key: _load_member(
-                item, {item.tag: key, **_mapping(entry, _join(path, key))}, _join(path, key), keyed=True
-            )
-            for key, entry in mapping.items()
-        }
+        return {key: _load_kind(item, key, entry, _join(path, key), _join(path, key)) for key, entry in mapping.items()}
     return {key: _load(item, entry, _join(path, key)) for key, entry in mapping.items()}
 
 
-def _load_member(family: type[Family], value: Any, path: str, keyed: bool = False) -> Any:
+def _load_member(family: type[Family], value: Any, path: str) -> Any:
     mapping = dict(_mapping(value, path))
     kind = mapping.pop(family.tag, family.default)
     if kind is None:
-        raise ConfigError(
-            f"{path}: needs '{family.tag}', one of {', '.join(sorted(family.members)) or 'none yet'}"
-        )
-    if kind not in family.members:
+        raise ConfigError(f"{path}: needs '{family.tag}', one of {', '.join(sorted(family.members)) or 'none yet'}")
+    return _load_kind(family, kind, mapping, path, _join(path, family.tag))
+
+
+def _load_kind(family: type[Family], kind: Any, settings: Any, path: str, kind_path: str) -> Any:
+    """The member `kind` of `family`, whose settings stand at `path` and whose kind at `kind_path`."""
+    if not isinstance(kind, str) or kind not in family.members:
         word = family.__name__.removesuffix("Config").lower()
-        raise unknown(path if keyed else _join(path, family.tag), word, str(kind), family.members)
-    return _load_dataclass(family.members[kind], mapping, path)
+        raise unknown(kind_path, word, str(kind), family.members)
+    return _load_dataclass(family.members[kind], settings, path)
 
 
 def _load_dataclass(cls: Any, value: Any, path: str) -> Any:
@@ -216,7 +213,7 @@ def _load_scalar(annotation: Any, value: Any, path: str) -> Any:
     if annotation is float and not isinstance(value, bool):
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             value = float(value)
-        if isinstance(value, (int, float)) and math.isfinite(value):
+        if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:  # refuses nan as well
             return float(value)
     elif annotation is int:
         if isinstance(value, int) and not isinstance(value, bool):

@@ -91,8 +91,6 @@ def _positions(documents: Tensor, current: Tensor, seen: Tensor) -> Tensor:
     previous = torch.where(before >= 0, documents.gather(1, before.clamp(min=0)), current[:, None])
     starts = valid & (documents != previous)
     counted = valid.long().cumsum(1)  # valid tokens up to and including t
-    offset = (
-        torch.where(starts, counted - 1, -1).cummax(1).values
-    )  # valid tokens before this document's start
+    offset = torch.where(starts, counted - 1, -1).cummax(1).values  # valid tokens before this document's start
     continued = counted - 1 + seen[:, None]
     return torch.where(valid, torch.where(offset >= 0, counted - 1 - offset, continued), 0)

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 class Cost:
     """What one component costs.
 
-    parameters: tensor elements it owns; matrices: those of them in matrices that weight decay applies to (2-D, hidden);
-    flops: forward matrix-product FLOPs per token by component name; saved: elements per token kept for the backward
-    pass; state: elements per row that a stream of the counted length keeps.
+    parameters: tensor elements it owns; flops: forward matrix-product FLOPs per token by component name; saved:
+    elements per token kept for the backward pass; state: elements per row that a stream of the counted length keeps.
     """
 
     parameters: int = 0

@@ -27,6 +27,13 @@ Carry = dict[str, Tensor]
 LocalState = dict[str, Any]
 
 
+def add_aux(into: Aux, found: Aux) -> None:
+    """Add sums and counts of the same name."""
+    for name, (total, count) in found.items():
+        before = into.get(name)
+        into[name] = (total, count) if before is None else (before[0] + total, before[1] + count)
+
+
 @dataclass(frozen=True)
 class Scope:
     """What a component may know of the model around it while it is built or counted.

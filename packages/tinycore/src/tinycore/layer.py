@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tinycore.context import Context
-from tinycore.families import Aux, Carry, LocalState, Scope
+from tinycore.families import Aux, Carry, LocalState, Scope, add_aux
 from tinycore.model_config import LayerConfig
 from tinycore.state import put_local, take_local
 
@@ -18,9 +18,7 @@ class Layer(nn.Module):
     def __init__(self, config: LayerConfig, scope: Scope) -> None:
         super().__init__()
         branches = {"mixer": config.mixer, "ffn": config.ffn}
-        self.branches = nn.ModuleDict(
-            {n: branch.build(scope) for n, branch in branches.items() if branch is not None}
-        )
+        self.branches = nn.ModuleDict({n: branch.build(scope) for n, branch in branches.items() if branch is not None})
         self.norms = nn.ModuleDict({name: scope.norm.build(scope, name) for name in self.branches})
 
     def forward(
@@ -34,7 +32,7 @@ class Layer(nn.Module):
             local = None if state is None else take_local(state, name)
             y, carry, local, found = branch(inner, carry, ctx, local)
             x = norm.after(base, y)
-            aux.update(found)
+            add_aux(aux, found)
             if kept is not None and local:
                 put_local(kept, name, local)
         return x, carry, kept, aux

@@ -71,9 +71,7 @@ class Decoder(nn.Module):
             raise ValueError(f"tokens: expected shape (B, T) with T > 0, got {tuple(tokens.shape)}")
         for name, given in (("targets", targets), ("doc_ids", doc_ids)):
             if given is not None and given.shape != tokens.shape:
-                raise ValueError(
-                    f"{name}: expected shape {tuple(tokens.shape)} as tokens, got {tuple(given.shape)}"
-                )
+                raise ValueError(f"{name}: expected shape {tuple(tokens.shape)} as tokens, got {tuple(given.shape)}")
         if return_logits is None:
             return_logits = targets is None
         keep = targets is None or state is not None

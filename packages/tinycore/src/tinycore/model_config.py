@@ -38,8 +38,8 @@ class LayerConfig:
     """A layer (mixer, then feed-forward), or a group of layers; repeated with weights of its own each time."""
 
     repeat: int = field(default=1, metadata={"help": "how many of these layers, each with its own weights"})
-    layers: tuple[LayerConfig, ...] | None = None
-    block: Literal["sequential"] = "sequential"
+    layers: tuple[LayerConfig, ...] | None = field(default=None, metadata={"help": "a group instead of one layer"})
+    block: Literal["sequential"] = field(default="sequential", metadata={"help": "order of mixer and feed-forward"})
     mixer: MixerConfig | None = None
     ffn: FeedForwardConfig | None = None
 
@@ -65,9 +65,7 @@ class LayerConfig:
         total = Cost()
         for name, branch in (("mixer", self.mixer), ("ffn", self.ffn)):
             if branch is not None:
-                total += (
-                    branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
-                )
+                total += branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
         return total
 
 
@@ -75,17 +73,17 @@ class LayerConfig:
 class ModelConfig:
     """Everything that determines a model's function and parameters. See DESIGN: one YAML mapping."""
 
-    vocab_size: int
-    dim: int
-    max_seq_len: int
-    layers: tuple[LayerConfig, ...]
+    vocab_size: int = field(metadata={"help": "tokens; in a recipe, null = the tokenizer's"})
+    dim: int = field(metadata={"help": "channels of the residual stream"})
+    max_seq_len: int = field(metadata={"help": "tokens of context, prompt and answer together"})
+    layers: tuple[LayerConfig, ...] = field(metadata={"help": "the layers that own parameters, in order"})
     embed: EmbedConfig = field(default_factory=Table.Config)
     depth: DepthConfig = field(default_factory=Plain.Config)
     norm: NormConfig = field(default_factory=PreNorm.Config)
     linear: LinearConfig = field(default_factory=Dense.Config)
-    routing: RoutingConfig | None = None
+    routing: RoutingConfig | None = field(default=None, metadata={"help": "which tokens pay for a layer"})
     residual: ResidualConfig = field(default_factory=PlainResidual.Config)
-    memory: MemoryConfig | None = None
+    memory: MemoryConfig | None = field(default=None, metadata={"help": "what persists beside the stream"})
     heads: dict[str, HeadConfig] = field(default_factory=lambda: {"lm": LanguageModelHead.Config()})
 
     def __post_init__(self) -> None:
@@ -96,12 +94,7 @@ class ModelConfig:
             raise ConfigError(f"layers: more than {MAX_LAYERS} layers")
         if "lm" not in self.heads:
             raise ConfigError("heads: needs 'lm', the next-token head")
-        scope = self.scope()
-        for index, layer in enumerate(self.flat_layers()):
-            for name in ("mixer", "ffn"):
-                branch = getattr(layer, name)
-                if branch is not None:
-                    _check_branch(branch, f"layers.{index}.{name}", scope)
+        _check_layers(self.layers, "layers", self.scope())
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> ModelConfig:
@@ -138,18 +131,26 @@ class ModelConfig:
         calls = Counter(site.layer for site in self.call_sites())
         total = self.embed.cost(scope) + self.norm.cost(scope, "final")
         for index, layer in enumerate(self.flat_layers()):
-            total += layer.cost(scope, length).called(calls[index])
+            total += layer.cost(replace(scope, layer=index), length).called(calls[index])
         for head in self.heads.values():
             total += head.cost(scope, self.embed.tied)
         return total
 
 
+def _check_layers(layers: tuple[LayerConfig, ...], path: str, scope: Scope) -> None:
+    """Check branches where they are written, so that an error names a key of the user's file."""
+    for index, layer in enumerate(layers):
+        for name in ("mixer", "ffn"):
+            branch = getattr(layer, name)
+            if branch is not None:
+                _check_branch(branch, f"{path}.{index}.{name}", scope)
+        _check_layers(layer.layers or (), f"{path}.{index}.layers", scope)
+
+
 def _check_branch(branch: MixerConfig | FeedForwardConfig, path: str, scope: Scope) -> None:
     for name in branch.linear:
         if name not in branch.projections:
-            raise ConfigError(
-                f"{path}.linear: unknown projection '{name}'; valid: {', '.join(branch.projections)}"
-            )
+            raise ConfigError(f"{path}.linear: unknown projection '{name}'; valid: {', '.join(branch.projections)}")
     check = getattr(branch, "check", None)
     if check is not None:
         try:

@@ -64,19 +64,14 @@ def truncate(state: State, length: int) -> State:
         elif isinstance(entry, Truncatable):
             kept[path] = entry.truncate(length)
         else:
-            raise ValueError(
-                f"truncate: {type(entry).__name__} at '{path}' cannot forget; use snapshot and restore"
-            )
+            raise ValueError(f"truncate: {type(entry).__name__} at '{path}' cannot forget; use snapshot and restore")
     return kept
 
 
 def state_bytes(state: State) -> int:
     """Bytes held by the tensors of a state."""
     return sum(
-        part.numel() * part.element_size()
-        for entry in state.values()
-        for part in entry
-        if isinstance(part, Tensor)
+        part.numel() * part.element_size() for entry in state.values() for part in entry if isinstance(part, Tensor)
     )
 
 

@@ -12,21 +12,20 @@ from tinycore.model import Decoder, build
 
 
 def grow_vocabulary(model: Decoder, vocab_size: int) -> Decoder:
-    """The same model with `vocab_size` tokens: old rows kept, new ones the mean of the old, ties kept.
+    """A copy of the model with `vocab_size` tokens: old rows kept, new ones the mean of the old, ties kept.
 
     The mean row makes a new token as likely as an average one, so that it neither dominates nor is never sampled.
     Raises ValueError if `vocab_size` is smaller than the model's.
     """
     old = model.config.vocab_size
     if vocab_size < old:
-        raise ValueError(
-            f"vocab_size: {vocab_size} is smaller than the model's {old}; a vocabulary only grows"
-        )
+        raise ValueError(f"vocab_size: {vocab_size} is smaller than the model's {old}; a vocabulary only grows")
+    rows = _rows(model)
     with torch.device("meta"):
         grown = build(replace(model.config, vocab_size=vocab_size))
     grown.load_state_dict(
         {
-            name: tensor if name not in _rows(model) else _grow(tensor, vocab_size)
+            name: _grow(tensor, vocab_size) if name in rows else tensor.clone()
             for name, tensor in model.state_dict().items()
         },
         assign=True,

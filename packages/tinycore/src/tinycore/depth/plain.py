@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tinycore.depth.stack import Stack
 from tinycore.families import CallSite, DepthConfig
@@ -13,6 +15,8 @@ class Plain:
 
     @dataclass(frozen=True, kw_only=True)
     class Config(DepthConfig, kind="plain"):
+        exempt: ClassVar[Mapping[str, str]] = {"identity": "is the plain stack itself"}
+
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
             return tuple(CallSite(str(layer), layer) for layer in range(layers))
 

@@ -25,9 +25,7 @@ class Shared:
                 raise ConfigError(f"times: {self.times} is not between 1 and 256")
 
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
-            return tuple(
-                CallSite(f"{layer}.{call}", layer) for layer in range(layers) for call in range(self.times)
-            )
+            return tuple(CallSite(f"{layer}.{call}", layer) for layer in range(layers) for call in range(self.times))
 
         def build(self, layers: int) -> Stack:
             return Stack(self.call_sites(layers))

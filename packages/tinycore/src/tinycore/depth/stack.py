@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tinycore.context import Context
-from tinycore.families import Aux, CallSite, Carry
+from tinycore.families import Aux, CallSite, Carry, add_aux
 from tinycore.state import State, put_local, take_local
 
 
@@ -38,9 +38,7 @@ class Stack(nn.Module):
             x, carry, local, found = layers[site.layer](x, carry, ctx, local)
             if kept is not None and local is not None:
                 put_local(kept, site.path, local)
-            for name, (total, count) in found.items():
-                before = aux.get(name)
-                aux[name] = (total, count) if before is None else (before[0] + total, before[1] + count)
+            add_aux(aux, found)
             if site.path in taps:
                 tapped[site.path] = x
         return x, tapped, kept, aux

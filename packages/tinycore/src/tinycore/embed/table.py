@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ class Table(nn.Embedding):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(EmbedConfig, kind="table"):
+        exempt: ClassVar[Mapping[str, str]] = {"identity": "is the plain stack itself"}
         scale: float = field(default=1.0, metadata={"help": "factor on the embedding"})
 
         def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ class SwiGLU(nn.Module):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(FeedForwardConfig, kind="swiglu"):
+        exempt: ClassVar[Mapping[str, str]] = {"identity": "is the plain stack itself"}
         projections: ClassVar[tuple[str, ...]] = ("gate", "up", "down")
         hidden: int | None = field(
             default=None, metadata={"help": "channels; null = 8/3 dim rounded up to a multiple of 64"}

@@ -162,9 +162,7 @@ def _run(
         for p, prompt in enumerate(prompts):
             occurrence = occurrences[tuple(prompt)]
             occurrences[tuple(prompt)] += 1
-            rows.extend(
-                _Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n)
-            )
+            rows.extend(_Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n))
         logits, state = _prefill(model, prompts, n)
         seen = _seen(rows, logits) if sampling.repetition_penalty != 1.0 else None
         while rows:
@@ -220,9 +218,7 @@ def _prefill(model: Decoder, prompts: list[list[int]], n: int) -> tuple[Tensor, 
 
 
 @torch.inference_mode()
-def _step(
-    logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[_Row]
-) -> tuple[list[int], list[float]]:
+def _step(logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[_Row]) -> tuple[list[int], list[float]]:
     """The next id of every row, forced where its queue says so, and its log-probability."""
     uniforms = [uniform(row.key, len(row.ids) - row.start) for row in rows]
     ids, logprobs = choose(logits, seen, sampling, uniforms)
@@ -267,9 +263,7 @@ def _call_hooks(hooks: Sequence[Hook], rows: list[_Row], vocab_size: int) -> Non
     for hook in hooks:
         for index, ids in (hook([RowView(row.prompt, row.sample, row.ids) for row in rows]) or {}).items():
             if any(not 0 <= i < vocab_size for i in ids):
-                raise ValueError(
-                    f"hook: forced ids {list(ids)[:8]} are not all between 0 and {vocab_size - 1}"
-                )
+                raise ValueError(f"hook: forced ids {list(ids)[:8]} are not all between 0 and {vocab_size - 1}")
             rows[index].queue.extend(ids)
 
 
@@ -305,8 +299,6 @@ def _check(
         if not prompt:
             raise ValueError(f"prompt {index}: is empty; begin with the document separator")
         if len(prompt) >= context:
-            raise ValueError(
-                f"prompt {index}: has {len(prompt)} tokens, the context holds {context} with the answer"
-            )
+            raise ValueError(f"prompt {index}: has {len(prompt)} tokens, the context holds {context} with the answer")
         if any(not 0 <= token < vocab_size for token in prompt):
             raise ValueError(f"prompt {index}: has ids outside 0..{vocab_size - 1}")

@@ -49,9 +49,7 @@ def uniform(key: bytes, step: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def choose(
-    logits: Tensor, seen: Tensor | None, sampling: Sampling, uniforms: Sequence[float]
-) -> tuple[Tensor, Tensor]:
+def choose(logits: Tensor, seen: Tensor | None, sampling: Sampling, uniforms: Sequence[float]) -> tuple[Tensor, Tensor]:
     """One token per row and its log-probability under the model itself.
 
     logits (R, V); seen (R, V) bool, tokens a repetition penalty applies to, or None; uniforms: one in [0, 1) per row.
@@ -60,9 +58,7 @@ def choose(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     raw = logits
     if seen is not None:
-        penalised = torch.where(
-            logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty
-        )
+        penalised = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
         logits = torch.where(seen, penalised, logits)
     ids = logits.argmax(-1) if sampling.temperature == 0 else _draw(_truncate(logits, sampling), uniforms)
     return ids, raw.gather(1, ids[:, None])[:, 0] - raw.logsumexp(-1)
@@ -90,9 +86,7 @@ def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def _draw(probabilities: Tensor, uniforms: Sequence[float]) -> Tensor:
     cumulative = probabilities.cumsum(-1)
-    level = (
-        torch.tensor(uniforms, dtype=torch.float64, device=probabilities.device)[:, None] * cumulative[:, -1:]
-    )
+    level = torch.tensor(uniforms, dtype=torch.float64, device=probabilities.device)[:, None] * cumulative[:, -1:]
     ids = torch.searchsorted(cumulative, level, right=True)[:, 0]
     # rounding may carry the level past the last token of positive probability
     last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).long().argmax(-1)

@@ -30,9 +30,7 @@ class LanguageModelHead(nn.Module):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(HeadConfig, kind="lm"):
-        chunk: int = field(
-            default=1024, metadata={"help": "positions whose logits exist at one time while training"}
-        )
+        chunk: int = field(default=1024, metadata={"help": "positions whose logits exist at one time while training"})
 
         def __post_init__(self) -> None:
             if self.chunk < 1:
@@ -59,9 +57,7 @@ class LanguageModelHead(nn.Module):
         if targets is None:
             return HeadOutput({}, {}, logits)
         weight = self._weight(embedding)
-        loss, count, correct = linear_cross_entropy(
-            hidden.flatten(0, 1), weight, targets.flatten(), self.chunk
-        )
+        loss, count, correct = linear_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), self.chunk)
         return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
 
     def logits(self, hidden: Tensor, embedding: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ class Dense(nn.Linear):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LinearConfig, kind="dense"):
-        bias: bool = False
+        bias: bool = field(default=False, metadata={"help": "add a bias per output"})
 
         def build(self, inputs: int, outputs: int, gain: float = 1.0) -> Dense:
             return Dense(inputs, outputs, self.bias, gain)

@@ -4,7 +4,7 @@
     query head i reads key/value head i // (H / G)
     y = W_o softmax(q k^T / sqrt(h) + mask) v
 
-Causal by the order of tokens in the row; a token sees tokens of its own document only, and with `window` w only those at
+Causal by the order of tokens in the row; a token sees tokens of its own document only, with `window` w only those at
 positions closer than w. (The seed also grouped the queries, leaving half of its heads distinct; here all are.)
 The state holds rotated keys, values, positions and documents, so rows may be ragged.
 """
@@ -37,7 +37,11 @@ class KeyValueState(NamedTuple):
     def truncate(self, length: int) -> KeyValueState:
         if self.documents is not None:
             raise ValueError("truncate: rows are packed or padded; use snapshot and restore")
-        kept = int((self.positions[0] < length).sum()) if len(self.positions) else 0
+        if self.positions.numel() == 0:
+            return self
+        kept = int((self.positions[0] < length).sum())
+        if kept < self.positions.shape[1] and int(self.positions[0, 0]) > 0:
+            raise ValueError("truncate: the window has forgotten tokens needed then; use snapshot and restore")
         return KeyValueState(self.keys[:, :, :kept], self.values[:, :, :kept], self.positions[:, :kept], None)
 
 
@@ -48,17 +52,11 @@ class Attention(nn.Module):
     class Config(MixerConfig, kind="attention"):
         projections: ClassVar[tuple[str, ...]] = ("q", "k", "v", "o")
         heads: int = field(metadata={"help": "query heads"})
-        kv_heads: int | None = field(
-            default=None, metadata={"help": "key/value heads; null = as many as query heads"}
-        )
+        kv_heads: int | None = field(default=None, metadata={"help": "key/value heads; null = as many as query heads"})
         head_dim: int | None = field(default=None, metadata={"help": "channels per head; null = dim / heads"})
         theta: float = field(default=10000.0, metadata={"help": "RoPE base"})
-        qk_norm: bool = field(
-            default=False, metadata={"help": "RMSNorm on each query and key head before RoPE"}
-        )
-        window: int | None = field(
-            default=None, metadata={"help": "tokens a token sees, itself included; null = all"}
-        )
+        qk_norm: bool = field(default=False, metadata={"help": "RMSNorm on each query and key head before RoPE"})
+        window: int | None = field(default=None, metadata={"help": "tokens a token sees, itself included; null = all"})
 
         def __post_init__(self) -> None:
             for name in ("heads", "kv_heads", "head_dim", "window"):
@@ -90,7 +88,7 @@ class Attention(nn.Module):
             width = self.width(scope)
             queries, shared = self.heads * width, self.groups * width
             name = "attention_projections"
-            visible = length if self.window is None else min(length, self.window)
+            visible = length if self.window is None else min(length, self.window - 1)
             return (
                 self.projection(scope, "q").cost(scope.dim, queries, name)
                 + self.projection(scope, "k").cost(scope.dim, shared, name)
@@ -99,8 +97,8 @@ class Attention(nn.Module):
                 + Cost(
                     parameters=2 * width if self.qk_norm else 0,
                     flops={"attention_scores": 4.0 * queries * length},
-                    # q, k before and after rotation, v, and attention's output
-                    saved=2.0 * queries + 2.0 * shared + shared + queries,
+                    # q, k before and after rotation (and before their norms), v, and attention's output
+                    saved=(3.0 if self.qk_norm else 2.0) * (queries + shared) + shared + queries,
                     state=2 * shared * visible,
                 )
             )
@@ -193,12 +191,8 @@ def _keep(seen: KeyValueState, window: int | None) -> KeyValueState:
         return seen
     needed = window - 1
     if seen.documents is not None:
-        valid_after = (
-            (seen.documents != PADDING).long().flip(1).cumsum(1).flip(1)
-        )  # valid tokens from this slot on
+        valid_after = (seen.documents != PADDING).long().flip(1).cumsum(1).flip(1)  # valid tokens from this slot on
         needed = int((valid_after <= window - 1).sum(1).max()) if len(valid_after) else 0
     start = seen.keys.shape[2] - needed
     documents = None if seen.documents is None else seen.documents[:, start:]
-    return KeyValueState(
-        seen.keys[:, :, start:], seen.values[:, :, start:], seen.positions[:, start:], documents
-    )
+    return KeyValueState(seen.keys[:, :, start:], seen.values[:, :, start:], seen.positions[:, start:], documents)

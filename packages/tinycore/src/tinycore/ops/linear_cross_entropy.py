@@ -18,18 +18,21 @@ from torch.autograd.function import once_differentiable
 from tinycore.targets import IGNORED
 
 
-def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
     """(loss sum, number of targets, number predicted right) for hidden (N, D), weight (V, D), targets (N,) int64.
 
     Targets of -100 are left out. Matrix products run in the autocast dtype where autocast is on; softmax and sums in at
     least float32. The loss is differentiable once with respect to hidden and weight.
     """
     device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    with torch.autocast(device, enabled=False):
-        loss, correct = _LinearCrossEntropy.apply(hidden, weight, targets, chunk, dtype)
+    if not torch.is_grad_enabled():  # a Function is told which inputs require gradients, not that nobody will ask
+        hidden, weight = hidden.detach(), weight.detach()
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            loss, correct = _LinearCrossEntropy.apply(hidden, weight, targets, chunk, dtype)
+    else:
+        loss, correct = _LinearCrossEntropy.apply(hidden, weight, targets, chunk, hidden.dtype)
     return loss, (targets != IGNORED).sum(), correct
 
 
@@ -69,9 +72,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_loss: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grad_loss.to(grad_hidden.dtype),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +17,8 @@ class PlainResidual(nn.Module):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(ResidualConfig, kind="plain"):
+        exempt: ClassVar[Mapping[str, str]] = {"identity": "is the plain stack itself"}
+
         def build(self, scope: Scope) -> PlainResidual:
             return PlainResidual()
 

@@ -1,0 +1,42 @@
+"""trainable and alive: the loss reaches every tensor, and every entry of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tinycore.model_config import ModelConfig
+from tinycore.testing.probes import awake, packed_rows, require
+
+BATCHES = 8
+
+
+def trainable(config: ModelConfig) -> None:
+    """Every tensor receives a finite gradient, and one that is not zero, in at least one of 8 batches."""
+    for name, reached in _reached(config).items():
+        require(bool(reached.any()), f"trainable: '{name}' never receives a gradient")
+
+
+def alive(config: ModelConfig) -> None:
+    """Every single entry of every tensor receives a gradient that is not zero in at least one of 8 batches."""
+    for name, reached in _reached(config).items():
+        dead = int((~reached).sum())
+        require(dead == 0, f"alive: {dead} of {reached.numel()} entries of '{name}' never receive a gradient")
+
+
+def _reached(config: ModelConfig) -> dict[str, Tensor]:
+    """Per parameter, which entries received a non-zero gradient; all gradients are held to be finite."""
+    model = awake(config).train()
+    reached = {name: torch.zeros_like(parameter, dtype=torch.bool) for name, parameter in model.named_parameters()}
+    for seed in range(BATCHES):
+        rows = packed_rows(config, 4, 32, seed)
+        model.zero_grad()
+        model(rows.tokens, targets=rows.targets(), doc_ids=rows.doc_ids).loss.backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                require(
+                    bool(parameter.grad.isfinite().all()),
+                    f"trainable: the gradient of '{name}' is not finite",
+                )
+                reached[name] |= parameter.grad != 0
+    return reached

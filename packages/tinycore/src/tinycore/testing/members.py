@@ -1,0 +1,165 @@
+"""The registered members, each placed in a small stack, and what they declare about the invariants.
+
+A member is found in its family's registry. `EXAMPLES` gives it settings to be tested with, under a name each; a member
+may be left out of the table only if its config loads without arguments. `IDENTITIES` pairs settings of an add-on with
+the settings of the stack that it must then equal. An invariant that does not hold is declared where the member is
+written, with the reason: `exempt: ClassVar = {"causal": "picks its tokens over the whole sequence"}`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinycore.config import ConfigError, Family, load
+from tinycore.families import (
+    DepthConfig,
+    EmbedConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LinearConfig,
+    MemoryConfig,
+    MixerConfig,
+    NormConfig,
+    ResidualConfig,
+    RoutingConfig,
+)
+from tinycore.model_config import ModelConfig
+
+Settings = Mapping[str, Any]
+
+FAMILIES: dict[str, type[Family]] = {
+    "linear": LinearConfig,
+    "mixer": MixerConfig,
+    "ffn": FeedForwardConfig,
+    "norm": NormConfig,
+    "residual": ResidualConfig,
+    "depth": DepthConfig,
+    "routing": RoutingConfig,
+    "memory": MemoryConfig,
+    "embed": EmbedConfig,
+    "heads": HeadConfig,
+}
+
+# family -> kind -> name of the example -> settings; the stack is 16 wide, two layers, 32 tokens in the vocabulary
+EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
+    "linear": {"dense": {"plain": {}, "bias": {"bias": True}}},
+    "mixer": {
+        "attention": {
+            "grouped": {"heads": 4, "kv_heads": 2},
+            "full": {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 100.0},
+            "window": {"heads": 4, "kv_heads": 1, "window": 5},
+        }
+    },
+    "ffn": {"swiglu": {"plain": {"hidden": 24}}},
+    "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
+    "depth": {"plain": {"plain": {}}, "shared": {"twice": {"times": 2}, "thrice": {"times": 3}}},
+    "embed": {"table": {"tied": {}, "untied": {"tied": False, "scale": 4.0}}},
+    "heads": {"lm": {"chunks": {"chunk": 7}}},
+}
+
+# family -> kind -> (settings of the add-on, settings of what it must equal)
+IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, Settings], ...]]] = {
+    "linear": {"dense": (({"bias": True}, {}),)},
+    "mixer": {
+        "attention": (
+            ({"heads": 4, "window": 20}, {"heads": 4}),
+            ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
+        )
+    },
+    "norm": {"pre": (({"affine": True}, {"affine": False}),)},
+    "depth": {"shared": (({"times": 1}, {"kind": "plain"}),)},
+    "heads": {"lm": (({"chunk": 1}, {"chunk": 1024}),)},
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A registered component under one example's settings."""
+
+    family: str
+    kind: str
+    example: str
+    settings: Settings
+
+    @property
+    def config(self) -> ModelConfig:
+        return stack(**{self.family: {FAMILIES[self.family].tag: self.kind, **self.settings}})
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.kind} ({self.example})"
+
+
+def stack(**parts: Settings) -> ModelConfig:
+    """Two layers of attention and SwiGLU, 16 wide, with the named parts put in their place.
+
+    Parts: `mixer` and `ffn` (of both layers), and the model's own keys. Raises ConfigError as `ModelConfig.from_dict`.
+    """
+    parts = dict(parts)
+    layer = {
+        "repeat": 2,
+        "mixer": parts.pop("mixer", {"kind": "attention", "heads": 4, "kv_heads": 2}),
+        "ffn": parts.pop("ffn", {"kind": "swiglu", "hidden": 24}),
+    }
+    head = dict(parts.pop("heads", {"kind": "lm"}))
+    heads = {"lm": {}, head.pop("kind"): head}
+    return ModelConfig.from_dict(
+        {"vocab_size": 32, "dim": 16, "max_seq_len": 64, "layers": [layer], "heads": heads, **parts}
+    )
+
+
+def members() -> list[Member]:
+    """Every registered member, once for each of its examples."""
+    found = []
+    for family, cls in FAMILIES.items():
+        for kind in sorted(cls.members):
+            examples = EXAMPLES.get(family, {}).get(kind, {"default": {}})
+            found += [Member(family, kind, name, settings) for name, settings in examples.items()]
+    return found
+
+
+def without_example() -> list[str]:
+    """Members that have no example and cannot be built without arguments: the suite cannot cover them."""
+    lacking = []
+    for family, cls in FAMILIES.items():
+        for kind in sorted(cls.members):
+            if kind not in EXAMPLES.get(family, {}):
+                try:
+                    load(cls, {cls.tag: kind}, family)
+                except ConfigError:
+                    lacking.append(f"{family} {kind}")
+    return lacking
+
+
+def identities() -> list[tuple[str, ModelConfig, ModelConfig]]:
+    """(name, config of the add-on, config of what it must equal) for every declared identity."""
+    found = []
+    for family, kinds in IDENTITIES.items():
+        tag = FAMILIES[family].tag
+        for kind, pairs in kinds.items():
+            for setting, plain in pairs:
+                names = ", ".join(f"{key} {value}" for key, value in setting.items())
+                added, reference = (stack(**{family: {tag: kind, **part}}) for part in (setting, plain))
+                found.append((f"{family} {kind} ({names})", added, reference))
+    return found
+
+
+def exemptions(config: ModelConfig) -> dict[str, str]:
+    """Invariants that some component of `config` declares not to hold, with the reasons."""
+    return {name: reason for part in _components(config) for name, reason in type(part).exempt.items()}
+
+
+def _components(value: object) -> Iterator[Family]:
+    if isinstance(value, Family):
+        yield value
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _components(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _components(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _components(getattr(value, field.name))

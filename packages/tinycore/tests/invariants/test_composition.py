@@ -1,0 +1,80 @@
+"""Any two choices compose: a pairwise covering array of the families passes causal, streams, isolated and alone, or the
+combination is refused in one line.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations, product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinycore import ConfigError, testing
+from tinycore.testing.members import EXAMPLES, FAMILIES
+
+CROSSED = ("depth", "mixer", "routing", "memory", "norm", "residual", "linear", "embed")
+OPTIONAL = ("routing", "memory")
+NONE = "none"
+
+
+def values(family: str) -> list[str]:
+    found = [
+        f"{kind}/{example}"
+        for kind in sorted(FAMILIES[family].members)
+        for example in EXAMPLES.get(family, {}).get(kind, {"default": {}})
+    ]
+    return [NONE, *found] if family in OPTIONAL else found
+
+
+ROWS = testing.covering_array({family: values(family) for family in CROSSED})
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(v for v in row.values() if v != NONE))
+def test_composes(row: dict[str, str]) -> None:
+    parts = {}
+    for family, value in row.items():
+        if value != NONE:
+            kind, example = value.split("/", 1)
+            settings = EXAMPLES.get(family, {}).get(kind, {}).get(example, {})
+            parts[family] = {FAMILIES[family].tag: kind, **settings}
+    refused = ""
+    try:
+        config = testing.stack(**parts)
+    except ConfigError as error:
+        refused = str(error)
+    if refused:
+        assert re.fullmatch(r"model\..+", refused), "one line that names the key"
+        return
+    exempt = testing.exemptions(config)
+    for invariant in ("causal", "streams", "isolated", "alone", "round_trip", "counted"):
+        if invariant not in exempt:
+            testing.CHECKS[invariant](config)
+
+
+def pairs(factors: dict[str, list[str]]) -> set[tuple[str, str, str, str]]:
+    return {(a, x, b, y) for a, b in combinations(factors, 2) for x, y in product(factors[a], factors[b])}
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(sizes=st.lists(st.integers(1, 5), min_size=2, max_size=6))
+def test_covering_array_covers_every_pair_with_few_rows(sizes: list[int]) -> None:
+    factors = {f"f{i}": [f"v{j}" for j in range(size)] for i, size in enumerate(sizes)}
+    rows = testing.covering_array(factors)
+    assert all(list(row) == list(factors) and all(row[f] in factors[f] for f in row) for row in rows)
+    assert {(a, row[a], b, row[b]) for row in rows for a, b in combinations(factors, 2)} == pairs(factors)
+    largest = sorted(sizes)[-2:]
+    assert largest[0] * largest[1] <= len(rows) <= 2 * largest[0] * largest[1]
+    assert rows == testing.covering_array(factors)
+
+
+def test_covering_array_is_far_smaller_than_the_product() -> None:
+    factors = {f"f{i}": list("abcd") for i in range(8)}
+    assert len(testing.covering_array(factors)) <= 50  # of 65,536 combinations
+
+
+def test_covering_array_of_one_factor_and_of_none() -> None:
+    assert testing.covering_array({"a": ["x", "y"]}) == [{"a": "x"}, {"a": "y"}]
+    with pytest.raises(ValueError, match="b: a factor needs at least one value"):
+        testing.covering_array({"a": ["x"], "b": []})

@@ -1,0 +1,39 @@
+"""The exceptions from the invariants are exactly these. An exception is added here on purpose, with its reason."""
+
+from __future__ import annotations
+
+from tinycore.testing.invariants import CHECKS, IDENTITY, STATEMENTS
+from tinycore.testing.members import FAMILIES
+from tinycore.testing.table import exceptions, table
+
+EXCEPTIONS = {
+    ("ffn", "swiglu", "identity", "is the plain stack itself"),
+    ("residual", "plain", "identity", "is the plain stack itself"),
+    ("depth", "plain", "identity", "is the plain stack itself"),
+    ("embed", "table", "identity", "is the plain stack itself"),
+}
+
+
+def test_exceptions_are_these() -> None:
+    assert set(exceptions()) == EXCEPTIONS
+
+
+def test_exceptions_name_invariants() -> None:
+    for cls in FAMILIES.values():
+        for member in cls.members.values():
+            assert set(member.exempt) <= set(STATEMENTS), member
+            assert all(reason.strip() for reason in member.exempt.values()), member
+
+
+def test_every_statement_has_a_check() -> None:
+    assert set(STATEMENTS) == {*CHECKS, IDENTITY}
+
+
+def test_table_has_a_row_for_every_member_and_a_note_for_every_exception() -> None:
+    lines = table().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and line.count("|") == len(STATEMENTS) + 3][1:]
+    assert len(rows) == sum(len(cls.members) for cls in FAMILIES.values())
+    cells = " ".join(rows).split()
+    for number, (family, kind, name, reason) in enumerate(exceptions(), 1):
+        assert f"{number}. {family} {kind}, {name}: {reason}" in lines
+        assert cells.count(str(number)) == 1

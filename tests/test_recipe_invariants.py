@@ -1,0 +1,74 @@
+"""Every recipe's architecture, shrunk, holds the invariants that its components declare, and learns the next token.
+
+Shrinking keeps what an architecture is (kinds, flags, ratios of heads, the order of layers) and takes away its size, so
+that recipes of one family become the same small model and are tested once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from math import gcd
+from typing import Any
+
+import pytest
+
+import tinycore
+from apps.common import recipes
+from tinycore import testing
+
+# `compiled` is left to the members' own tests: tracing takes longer than all of these together
+INVARIANTS = [name for name in testing.CHECKS if name != "compiled"]
+CHANNELS = 4  # of an attention head
+
+
+def shrunk(config: tinycore.ModelConfig) -> dict[str, Any]:
+    plain = config.to_dict()
+    heads = [head for layer in plain["layers"] for head in shrink_layer(layer)]
+    return {**plain, "vocab_size": 32, "dim": CHANNELS * max(heads, default=CHANNELS), "max_seq_len": 64}
+
+
+def shrink_layer(layer: dict[str, Any]) -> list[int]:
+    """Make a layer or group small in place; returns the numbers of query heads left in it."""
+    layer["repeat"] = min(layer["repeat"], 2)
+    if layer["ffn"] is not None and "hidden" in layer["ffn"]:
+        layer["ffn"]["hidden"] = 24
+    mixer = layer["mixer"]
+    heads = []
+    if mixer is not None and "heads" in mixer:
+        groups = mixer.get("kv_heads") or mixer["heads"]
+        mixer["heads"], mixer["kv_heads"] = (count // gcd(mixer["heads"], groups) for count in (mixer["heads"], groups))
+        if mixer["heads"] == 1:  # as many key heads as query heads: keep several
+            mixer["heads"] = mixer["kv_heads"] = 4
+        if mixer.get("head_dim") is not None:
+            mixer["head_dim"] = CHANNELS
+        heads.append(mixer["heads"])
+    return heads + [head for inner in layer["layers"] or [] for head in shrink_layer(inner)]
+
+
+@functools.cache
+def held(invariant: str, plain: str) -> None:
+    testing.CHECKS[invariant](tinycore.ModelConfig.from_dict(json.loads(plain)))
+
+
+@pytest.mark.parametrize("invariant", INVARIANTS)
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipe(name: str, invariant: str) -> None:
+    plain = shrunk(recipes.load(name).model)
+    if invariant not in testing.exemptions(tinycore.ModelConfig.from_dict(plain)):
+        held(invariant, json.dumps(plain, sort_keys=True))
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_shrinking_keeps_the_kinds_and_the_ratio_of_heads(name: str) -> None:
+    large = recipes.load(name).model
+    small = tinycore.ModelConfig.from_dict(shrunk(large))
+    assert len(small.flat_layers()) <= 2 * len(large.layers)
+    assert tinycore.count(small).parameters < 20_000
+    for family in ("depth", "norm", "residual", "embed", "linear"):
+        assert getattr(small, family) == getattr(large, family)
+    for before, after in zip(large.layers, small.layers, strict=True):
+        for part in ("mixer", "ffn"):
+            assert type(getattr(before, part)) is type(getattr(after, part))
+        theirs, ours = before.mixer, after.mixer
+        assert theirs.heads / theirs.groups == ours.heads / ours.groups
