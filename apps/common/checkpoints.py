@@ -143,20 +143,33 @@ def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
     document = files.read_json(file)
     version = document.pop("format_version", None)
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise RunError(
-            f"{file}: format version {version} is newer than this program reads ({FORMAT_VERSION}); update"
-        )
+        raise RunError(f"{file}: format version {version} is newer than this program reads ({FORMAT_VERSION}); update")
     scalars = document.pop("optimizer", None)
     names = {field.name for field in fields(Progress)}
     if set(document) != names or not isinstance(scalars, dict):
         odd = sorted(set(document) ^ names) or ["optimizer"]
         raise RunError(f"{file}: {', '.join(odd)}: missing or unknown")
     numbers = (document["step"], document["tokens"])
-    if not all(
-        isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers
-    ):
+    if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
         raise RunError(f"{file}: step and tokens are not counts")
+    for key, needs in _NEEDS.items():
+        value = document[key]
+        if not isinstance(value, needs[0]) or (isinstance(value, dict) and not needs[1] <= value.keys()):
+            raise RunError(f"{file}: {key} is not what a run writes there")
     return Progress(**document), scalars
+
+
+# the type of each field of trainer.json that is no count, and the keys it has at least
+_NEEDS: dict[str, tuple[type | tuple[type, ...], set[str]]] = {
+    "data": (dict, set()),
+    "best": ((dict, type(None)), {"step", "val_bpb"}),
+    "latest": ((dict, type(None)), {"step", "val_bpb"}),
+    "recipe": (dict, {"model", "data", "train"}),
+    "environment": (dict, set()),
+    "dataset": (dict, {"train", "validation"}),
+    "tokenizer": (str, set()),
+    "lineage": (list, set()),
+}
 
 
 def random_state(path: Path, index: int) -> bytes | None:
@@ -165,9 +178,7 @@ def random_state(path: Path, index: int) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
 
-def optimizer_tensors(
-    model: Decoder, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def optimizer_tensors(model: Decoder, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The optimizer's state by parameter name: tensors as {"name/quantity": tensor}, other values likewise."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
@@ -178,9 +189,7 @@ def optimizer_tensors(
     return tensors, scalars
 
 
-def load_optimizer(
-    path: Path, scalars: dict[str, Any], model: Decoder, optimizer: torch.optim.Optimizer
-) -> None:
+def load_optimizer(path: Path, scalars: dict[str, Any], model: Decoder, optimizer: torch.optim.Optimizer) -> None:
     """Put the state saved in the checkpoint at `path` back, by name; settings stay the optimizer's own.
 
     Raises RunError where the state is of another model or another kind of optimizer.
@@ -197,9 +206,7 @@ def load_optimizer(
         if name not in names:
             raise RunError(f"{file}: holds '{key}', and the model has no such parameter")
         if isinstance(value, Tensor) and value.numel() > 1 and value.shape != names[name].shape:
-            raise RunError(
-                f"{file}: '{key}' has shape {tuple(value.shape)}, its parameter {tuple(names[name].shape)}"
-            )
+            raise RunError(f"{file}: '{key}' has shape {tuple(value.shape)}, its parameter {tuple(names[name].shape)}")
         state.setdefault(name, {})[quantity] = value
     missing = [name for name in names if name not in state]
     if missing and state:

@@ -203,9 +203,7 @@ class Lock:
         except OSError:
             holder = os.read(self._descriptor, 20).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)
-            raise RunError(
-                f"{directory}: process {holder} is writing this run; wait for it or stop it first"
-            ) from None
+            raise RunError(f"{directory}: process {holder} is writing this run; wait for it or stop it first") from None
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, str(os.getpid()).encode("ascii"))
 

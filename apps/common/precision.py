@@ -15,11 +15,7 @@ def resolve(requested: str, device: torch.device) -> str:
     """`requested` (auto, bf16 or fp32) as bf16 or fp32. Raises BadRequest for bf16 on a device that has none."""
     if requested == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
-    if (
-        requested == "bf16"
-        and device.type == "cuda"
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
+    if requested == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise BadRequest(f"train.precision: {torch.cuda.get_device_name(device)} has no bf16; use fp32")
     return requested
 

@@ -102,9 +102,7 @@ class World:
         if self._control is None:
             return
         with _contact():
-            present = torch.tensor(
-                [parameter.grad is not None for parameter in parameters], dtype=torch.uint8
-            )
+            present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
             dist.all_reduce(present, op=dist.ReduceOp.MAX, group=self._control)
             gradients = []
             for parameter, used_anywhere in zip(parameters, present.tolist(), strict=True):

@@ -113,9 +113,7 @@ def create(requested: Path, recipe: Recipe, lineage: list[dict[str, Any]]) -> Ru
             files.write_json(directory / "status.json", _status("running", 0, lineage))
         return RunDirectory(path)
     except OSError as error:
-        raise RunError(
-            f"{path}: cannot be made ({error.strerror}); choose another directory with --out"
-        ) from None
+        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another directory with --out") from None
 
 
 def reopen(path: Path) -> tuple[RunDirectory, dict[str, Any]]:
@@ -133,9 +131,7 @@ def reopen(path: Path) -> tuple[RunDirectory, dict[str, Any]]:
 def read_status(path: Path) -> dict[str, Any]:
     """status.json of the run at `path`, checked for the fields that others rely on."""
     status = files.read_json(path / "status.json")
-    if status.get("status") not in ("running", "done", "stopped", "failed") or not isinstance(
-        status.get("step"), int
-    ):
+    if status.get("status") not in ("running", "done", "stopped", "failed") or not isinstance(status.get("step"), int):
         raise RunError(f"{path / 'status.json'}: names no status and step; the file was not written by a run")
     return status
 

@@ -29,10 +29,7 @@ class Sampler:
             stop=[end],
             seed=self.seed,
         )
-        blocks = [
-            self._block(prompt, generations[0].ids)
-            for prompt, generations in zip(prompts, found, strict=True)
-        ]
+        blocks = [self._block(prompt, generations[0].ids) for prompt, generations in zip(prompts, found, strict=True)]
         return "\n".join([sample_heading(step), *blocks])
 
     def _block(self, prompt: list[int], new: list[int]) -> str:

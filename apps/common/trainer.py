@@ -41,9 +41,7 @@ from apps.common.validation import Validator, to_device
 from tinycore import Decoder
 
 VALIDATION_ORDER = 0  # seed of the order that validation rows are drawn in, whatever the run's own seed
-Objective = Callable[
-    [nn.Module, Tensor, Tensor, Tensor], Iterator[tuple[dict[str, tuple[Tensor, Tensor]], bool]]
-]
+Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Iterator[tuple[dict[str, tuple[Tensor, Tensor]], bool]]]
 
 
 @dataclass(frozen=True)
@@ -211,8 +209,7 @@ class Trainer:
     def _log(self, loss: Tensor, norm: Tensor) -> dict[str, Any]:
         speed.synchronize(self.world.device)
         timing = self.clock.lap(self.progress.tokens)
-        correct = sum(float(right) for right, _ in self.stats)
-        counted = sum(float(count) for _, count in self.stats)
+        correct, counted = (float(sum(pair[index] for pair in self.stats)) for index in range(2))
         value, right, count = self.world.total(float(loss), correct, counted)
         self._require_finite(value)
         metrics = {

@@ -53,9 +53,7 @@ class Validator:
             correct += out.stats["correct"][0]
         model.train(training)
         total, right, count, size = self.world.total(nll.item(), correct.item(), targets, text_bytes)
-        return Score(
-            total / max(count, 1), total / math.log(2) / max(size, 1), right / max(count, 1), int(count)
-        )
+        return Score(total / max(count, 1), total / math.log(2) / max(size, 1), right / max(count, 1), int(count))
 
 
 def to_device(batch: tinydata.Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

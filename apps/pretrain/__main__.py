@@ -22,7 +22,8 @@ def run() -> int:
     if request.processes > 1 and not launcher.launched():
         # what every process would refuse is refused once, before any is started
         processes.device_type(request.device, request.processes)
-        request.recipe.micro_batch(request.processes) if request.resume is None else None
+        if request.resume is None:
+            request.recipe.micro_batch(request.processes)
         return launcher.launch(MODULE, sys.argv[1:], request.processes)
     try:
         return session.pretrain(request, console)

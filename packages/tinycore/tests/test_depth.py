@@ -37,7 +37,7 @@ def test_what_branches_report_is_added_up_over_branches_and_calls(monkeypatch: p
     def reporting(correct: Callable[..., Any], total: float) -> Callable[..., Any]:
         def forward(*arguments: Any) -> Any:
             y, carry, state, _ = correct(*arguments)
-            return y, carry, state, {"reported": (torch.tensor(total), torch.tensor(3))}
+            return y, carry, state, {name: (torch.tensor(total), torch.tensor(3)) for name in ("reported", "loss/aux")}
 
         return forward
 
@@ -46,6 +46,11 @@ def test_what_branches_report_is_added_up_over_branches_and_calls(monkeypatch: p
     model = tinycore.build(testing.stack(depth={"kind": "shared", "times": 2}))
     total, count = model(torch.zeros(1, 2, dtype=torch.long)).stats["reported"]
     assert (total.item(), count.item()) == (44.0, 24)
+    tokens = torch.zeros(1, 2, dtype=torch.long)
+    out = model(tokens, targets=tokens)
+    assert out.losses["aux"][0].item() == 44.0
+    assert "loss/aux" not in out.stats
+    assert out.loss.item() == pytest.approx(44.0 / 24 + (out.losses["lm"][0] / 2).item())
 
 
 @pytest.mark.parametrize("times", [2, 3])

@@ -7,24 +7,24 @@ module) and `cost` (its closed-form counts). Branches (mixers and feed-forwards)
 
 `carry` travels up the depth within one call, `state` is what survives to the next chunk of the same sequence (`None`
 when nothing is to be kept, `{}` for a fresh sequence), `ctx` is the immutable `Context`, and `aux` holds
-`{name: (sum, count)}`.
+`{name: (sum, count)}`: losses under names that begin with `LOSS`, statistics under others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from tinycore.config import Family
-
-if TYPE_CHECKING:
-    from tinycore.count import Cost
+from tinycore.count import Cost
 
 Aux = dict[str, tuple[Tensor, Tensor]]
 Carry = dict[str, Tensor]
 LocalState = dict[str, Any]
+
+LOSS = "loss/"  # aux under a name that begins so is a loss, weighted by whoever reports it; other aux is a statistic
 
 
 def add_aux(into: Aux, found: Aux) -> None:
@@ -147,8 +147,12 @@ class DepthConfig(Family):
         """Every application in order, for a stack of `layers` modules."""
         raise NotImplementedError
 
-    def build(self, layers: int) -> nn.Module:
+    def build(self, layers: int, scope: Scope) -> nn.Module:
         raise NotImplementedError
+
+    def cost(self, scope: Scope) -> Cost:
+        """What depth owns itself: step embeddings, halting heads."""
+        return Cost()
 
 
 class RoutingConfig(Family):
@@ -177,7 +181,10 @@ class HeadConfig(Family):
     """What is predicted? `taps` are the call sites whose hidden states it reads ("final": after the last norm)."""
 
     keyed: ClassVar[bool] = True
-    taps: ClassVar[tuple[str, ...]] = ("final",)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return ("final",)
 
     def build(self, scope: Scope, embed: nn.Module, tied: bool) -> nn.Module:
         raise NotImplementedError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinycore.context import begin
-from tinycore.families import Aux
+from tinycore.families import LOSS, Aux
 from tinycore.layer import Layer
 from tinycore.model_config import ModelConfig
 from tinycore.state import STREAM, State
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         layers = config.flat_layers()
         self.embed = config.embed.build(scope)
         self.layers = nn.ModuleList(Layer(layer, config.scope(index)) for index, layer in enumerate(layers))
-        self.depth = config.depth.build(len(layers))
+        self.depth = config.depth.build(len(layers), scope)
         self.norm = config.norm.build_final(scope)
         self.heads = nn.ModuleDict(
             {name: head.build(scope, self.embed, config.embed.tied) for name, head in config.heads.items()}
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
 
         targets (B, T): the token to predict at each position, -100 where nothing is learned (they come shifted from the
         data: `targets[t]` is the token after `tokens[t]`). doc_ids (B, T): equal ids belong to one document, -1 is
-        padding. state: what an earlier chunk of the same streams returned; None or {} begins fresh ones.
+        padding; the tokens of a document stand together (only padding may lie between them). state: what an earlier chunk of the same streams returned; None or {} begins fresh ones.
         return_logits: default is to return them exactly when there are no targets.
         Raises ValueError for shapes that do not agree.
         """
@@ -77,14 +77,16 @@ class Decoder(nn.Module):
         keep = targets is None or state is not None
 
         ctx, stream = begin(tokens, doc_ids, state)
-        x, tapped, after, stats = self.depth(
+        x, tapped, after, aux = self.depth(
             self.layers, self.embed(tokens), {}, ctx, (state or {}) if keep else None, self.taps
         )
         tapped["final"] = self.norm(x)
-        losses: Aux = {}
+        losses = {name.removeprefix(LOSS): entry for name, entry in aux.items() if name.startswith(LOSS)}
+        losses = losses if targets is not None else {}
+        stats = {name: entry for name, entry in aux.items() if not name.startswith(LOSS)}
         logits = None
         for head in self.heads.values():
-            found = head(tapped, self.embed.weight, targets, return_logits)
+            found = head(tapped, self.embed.weight, ctx, targets, return_logits)
             losses.update(found.losses)
             stats.update(found.stats)
             logits = found.logits if found.logits is not None else logits

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tinycore.config import ConfigError, dump, load
+from tinycore.config import ConfigError, dump, load, unknown
 from tinycore.count import Cost
 from tinycore.depth.plain import Plain
 from tinycore.embed.table import Table
@@ -94,6 +94,11 @@ class ModelConfig:
             raise ConfigError(f"layers: more than {MAX_LAYERS} layers")
         if "lm" not in self.heads:
             raise ConfigError("heads: needs 'lm', the next-token head")
+        sites = {"final", *(site.path for site in self.call_sites())}
+        for name, head in self.heads.items():
+            for tap in head.taps:
+                if tap not in sites:
+                    raise unknown(f"heads.{name}", "tap", tap, sites)
         _check_layers(self.layers, "layers", self.scope())
 
     @classmethod
@@ -129,7 +134,7 @@ class ModelConfig:
         """Cost of the whole model per token, in sequences of `length` tokens."""
         scope = self.scope()
         calls = Counter(site.layer for site in self.call_sites())
-        total = self.embed.cost(scope) + self.norm.cost(scope, "final")
+        total = self.embed.cost(scope) + self.depth.cost(scope) + self.norm.cost(scope, "final")
         for index, layer in enumerate(self.flat_layers()):
             total += layer.cost(replace(scope, layer=index), length).called(calls[index])
         for head in self.heads.values():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tinycore.depth.stack import Stack
-from tinycore.families import CallSite, DepthConfig
+from tinycore.families import CallSite, DepthConfig, Scope
 
 
 class Plain:
@@ -20,5 +20,5 @@ class Plain:
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
             return tuple(CallSite(str(layer), layer) for layer in range(layers))
 
-        def build(self, layers: int) -> Stack:
+        def build(self, layers: int, scope: Scope) -> Stack:
             return Stack(self.call_sites(layers))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tinycore.config import ConfigError
 from tinycore.depth.stack import Stack
-from tinycore.families import CallSite, DepthConfig
+from tinycore.families import CallSite, DepthConfig, Scope
 
 
 class Shared:
@@ -27,5 +27,5 @@ class Shared:
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
             return tuple(CallSite(f"{layer}.{call}", layer) for layer in range(layers) for call in range(self.times))
 
-        def build(self, layers: int) -> Stack:
+        def build(self, layers: int, scope: Scope) -> Stack:
             return Stack(self.call_sites(layers))

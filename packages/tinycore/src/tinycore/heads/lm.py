@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
+from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.embed.table import INITIAL_STD
 from tinycore.families import Aux, HeadConfig, Scope
@@ -50,7 +51,7 @@ class LanguageModelHead(nn.Module):
         self.linear = None if tied else Dense(scope.dim, scope.vocab_size, bias=False, gain=gain)
 
     def forward(
-        self, tapped: Mapping[str, Tensor], embedding: Tensor, targets: Tensor | None, return_logits: bool
+        self, tapped: Mapping[str, Tensor], embedding: Tensor, ctx: Context, targets: Tensor | None, return_logits: bool
     ) -> HeadOutput:
         hidden = tapped["final"]
         logits = self.logits(hidden, embedding) if return_logits else None

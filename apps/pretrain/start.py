@@ -1,0 +1,122 @@
+"""Where a run begins: fresh weights, or those of another run (continued pretraining, with its lineage recorded)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tinycore
+from apps.common import checkpoints, compare, recipes, run_directory
+from apps.common.checkpoints import Progress
+from apps.common.command_line import Request
+from apps.common.console import Console
+from apps.common.data import Prepared
+from apps.common.errors import RunError
+from apps.common.processes import World
+from apps.common.recipe import Recipe, TokenizerFile, TrainedTokenizer
+from apps.common.run_directory import RunDirectory
+from tinycore import Decoder
+
+
+@dataclass
+class Start:
+    """Where training begins: the run's directory (main process only), model, progress and the checkpoint it is from."""
+
+    path: Path
+    run: RunDirectory | None
+    model: Decoder
+    progress: Progress
+    checkpoint: Path | None
+
+
+def begin(
+    request: Request, recipe: Recipe, prepared: Prepared, origin: Path | None, world: World, console: Console
+) -> Start:
+    """A new run, from fresh weights or from those in the checkpoint `origin`."""
+    lineage: list[dict[str, Any]] = []
+    if origin is not None:
+        lineage = [{"event": "init-from", "checkpoint": str(origin), "step": _step_of(origin)}]
+    model = first_model(recipe, prepared, lineage)
+    wanted = request.out or Path("runs") / request.recipe_name
+    run: RunDirectory | None = None
+
+    def make() -> str:
+        nonlocal run
+        run = run_directory.create(wanted, recipe, lineage)
+        return str(run.path)
+
+    path = Path(world.on_main(make))
+    if path != wanted:
+        console.say(f"{wanted} holds a finished run; this one goes to {path}")
+    if origin is not None:
+        console.say(f"weights of {origin}; optimizer, schedule and data begin anew")
+    return Start(path, run, model, no_progress(recipe, prepared, world, lineage), None)
+
+
+def first_model(recipe: Recipe, prepared: Prepared, lineage: list[dict[str, Any]]) -> Decoder:
+    """The model of step 0: that of the checkpoint the lineage begins with, or the one of the recipe's seed."""
+    if lineage and lineage[0].get("event") == "init-from":
+        origin = Path(lineage[0]["checkpoint"])
+        model = tinycore.load(origin)
+        _require_same_model(origin, model, recipe, prepared)
+        return model
+    torch.manual_seed(recipe.train.seed)
+    return tinycore.build(recipe.model)
+
+
+def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[dict[str, Any]]) -> Progress:
+    """The progress of a run that has made none."""
+    return Progress(
+        step=0,
+        tokens=0,
+        data={},
+        best=None,
+        latest=None,
+        recipe=recipes.to_dict(recipe),
+        environment=compare.environment(world.device, world.size),
+        dataset={"train": prepared.train.content_key, "validation": prepared.validation.content_key},
+        tokenizer=prepared.tokenizer.hash,
+        lineage=lineage,
+    )
+
+
+def weights_of(path: Path) -> Path:
+    """The checkpoint that `path`, a checkpoint or a run, gives: a run's best, or else its latest. Raises RunError."""
+    if (path / "manifest.json").is_file():
+        return path
+    for pointer in ("best", "latest"):
+        if (path / pointer).is_file():
+            name = (path / pointer).read_text(encoding="utf-8").strip()
+            if Path(name).name == name and (path / "checkpoints" / name).is_dir():
+                return path / "checkpoints" / name
+    raise RunError(f"{path}: neither a checkpoint nor a run that has one")
+
+
+def with_tokenizer_of(origin: Path, recipe: Recipe, console: Console) -> Recipe:
+    """Weights know ids, not words: a recipe that would train a tokenizer takes that of the weights."""
+    file = origin / "tokenizer.json"
+    if not isinstance(recipe.data.tokenizer, TrainedTokenizer) or not file.is_file():
+        return recipe
+    console.say(f"tokenizer: {file}, since a newly trained one would give the weights' ids other meanings")
+    return replace(recipe, data=replace(recipe.data, tokenizer=TokenizerFile(path=str(file))))
+
+
+def _require_same_model(origin: Path, model: Decoder, recipe: Recipe, prepared: Prepared) -> None:
+    found = compare.differences({"model": model.config.to_dict()}, {"model": recipe.model.to_dict()})
+    if found:
+        first, more = found[0], f" ({len(found) - 1} more differ)" if len(found) > 1 else ""
+        raise RunError(
+            f"{origin}: {first.key} is {first.saved} in these weights and {first.requested} in the recipe{more}; "
+            "give the recipe.yaml of their run to --recipe"
+        )
+    saved = origin / "tokenizer.json"
+    if saved.is_file() and type(prepared.tokenizer).load(saved).hash != prepared.tokenizer.hash:
+        raise RunError(f"{origin}: was trained with another tokenizer; give --data.tokenizer.kind file and {saved}")
+
+
+def _step_of(checkpoint: Path) -> int | None:
+    match = checkpoints.NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else None

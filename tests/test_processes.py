@@ -1,0 +1,197 @@
+"""Claim: N processes compute what one computes with N times the accumulation; they hear each other, refuse together, and
+the launcher returns one exit status for all and leaves nobody behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from apps.common import launcher, processes
+from apps.common.errors import BadRequest
+
+Sessions = Callable[[Sequence[dict[str, Any]]], Any]
+FINAL = Path("checkpoints") / "step_00000012"
+
+
+def test_two_processes_are_one_with_twice_the_accumulation(
+    sessions: Sessions, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
+    common = ["--recipe", str(tiny_recipe), "--train.micro_batch", "2", "--json"]
+    alone, together = sessions(
+        [{"argv": [*common, "--out", str(one)]}, {"argv": [*common, "--out", str(two)], "world": 2}]
+    )
+    assert alone.codes == [0], alone.err
+    assert together.codes == [0, 0], together.err
+    assert (alone.json["processes"], together.json["processes"]) == (1, 2)
+    # each of the two gave its own random state to the checkpoint: there were two
+    states = [(two / FINAL / f"rng-0000{rank}.safetensors").read_bytes() for rank in range(2)]
+    assert states[0] != states[1]
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
+    assert len(rows[0]) == len(rows[1]) == 12 + 4 + 2
+    for first, second in zip(*rows, strict=True):
+        assert first.keys() == second.keys()
+        assert (first["step"], first["tokens"]) == (second["step"], second["tokens"])
+        for key in first:
+            # the same sums in another order: equal to rounding at first, which the optimizer then amplifies
+            close = 1e-6 if first["step"] == 1 else 1e-3 if key in ("grad_norm", "accuracy", "val_accuracy") else 1e-5
+            assert first[key] == pytest.approx(second[key], abs=close), (first["step"], key)
+    weights = [load_file(run / FINAL / "model.safetensors") for run in (one, two)]
+    for name, tensor in weights[0].items():
+        assert (tensor - weights[1][name]).norm() < 1e-4 * tensor.norm(), name
+
+
+def test_what_processes_tell_each_other(sessions: Sessions) -> None:
+    (result,) = sessions([{"call": "world", "world": 2}])
+    # the refusal of the main process: one line, and the same exit status in both
+    assert result.codes == [2, 2], result.err
+    assert result.err.strip() == "error: no such thing"
+    heard = [json.loads(line) for line in result.out.splitlines()]
+    assert heard[0] == heard[1]
+    assert heard[0] == {
+        "ranks": [0, 11],  # gathered: "0" from one and "11" from the other
+        "total": [3.0, 2.0**53],
+        "from_main": {"rank": 0},
+        # present in both, in one, in none
+        "gradients": [[3.0, 3.0, 3.0], [1.0, 1.0, 1.0], None],
+        "same": [0.0, 0.0],
+    }
+
+
+def test_errors_of_two_processes_are_one_line(sessions: Sessions, tiny_recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "a"
+    (run).mkdir(parents=True)
+    (run / "other").write_text("")
+    (result,) = sessions([{"argv": ["--recipe", str(tiny_recipe), "--out", str(run)], "world": 2}])
+    assert result.codes == [2, 2]
+    assert re.fullmatch(r"error: .*exists and is not a run.*\n", result.err)
+
+
+def test_devices_that_are_not_there() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(BadRequest, match="--device cuda: 2 needed, this machine has no CUDA device"):
+            processes.device_type("cuda", 2)
+        assert processes.device_type("auto", 2) == "cpu"
+    if not torch.backends.mps.is_available():
+        with pytest.raises(BadRequest, match="no Metal device"):
+            processes.device_type("mps", 1)
+    assert processes.device_type("cpu", 64) == "cpu"
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadRequest, match=r"--processes 3: the launcher started 2"):
+        processes.start("cpu", "fp32", 3, ())
+
+    class Alone:
+        distributed_type = processes.DistributedType.NO
+        num_processes = 1
+
+    monkeypatch.setattr(processes, "Accelerator", lambda **_: Alone())
+    with pytest.raises(BadRequest, match="started 2 processes and 1 found each other"):
+        processes.start("cpu", "fp32", 1, ())
+    Alone.distributed_type = processes.DistributedType.FSDP
+    with pytest.raises(BadRequest, match="accelerate is configured for FSDP"):
+        processes.start("cpu", "fp32", 1, ())
+
+
+def test_buckets_are_consecutive_bounded_and_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "BUCKET_BYTES", 40)
+    sizes, kinds = [4, 6, 1, 20, 1, 1], [torch.float32] * 5 + [torch.float64]
+    tensors = [torch.zeros(size, dtype=kind) for size, kind in zip(sizes, kinds, strict=True)]
+    found = [[tensor.numel() for tensor in bucket] for bucket in processes._buckets(tensors)]
+    assert found == [[4, 6], [1], [20], [1], [1]]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """Launches two processes of a program without torch, given as source, with short patience."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(launcher, "NOTICE", 0.3)
+    monkeypatch.setattr(launcher, "GRACE", 0.3)
+
+    def run(source: str) -> int:
+        (tmp_path / "ranked.py").write_text(f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{source}\n")
+        return launcher.launch("ranked", ["word"], 2)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("codes", "status"),
+    [((0, 0), 0), ((3, 3), 3), ((2, 2), 2), ((0, 2), 2), ((2, 3), 2), ((0, 1), 1), ((3, 70), 1), ((0, -9), 1)],
+)
+def test_one_exit_status_for_all(codes: tuple[int, int], status: int) -> None:
+    assert launcher.together(codes) == status
+
+
+def test_each_process_knows_its_place(program: Callable[[str], int], tmp_path: Path) -> None:
+    keys = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"]
+    source = f"open('{tmp_path}/' + str(rank), 'w').write(' '.join(os.environ[k] for k in {keys}) + sys.argv[1])"
+    assert program(source) == 0
+    said = [(tmp_path / str(rank)).read_text() for rank in range(2)]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // 2))
+    assert said == [f"0 0 2 2 {threads}word", f"1 1 2 2 {threads}word"]
+
+
+def test_the_first_failure_is_explained(program: Callable[[str], int], capfd: pytest.CaptureFixture[str]) -> None:
+    assert program("print('unheard')\nif rank == 1: sys.exit('the reason')\ntime.sleep(0.5)\nsys.exit(1)") == 1
+    assert capfd.readouterr() == ("unheard\n", "unheard\nthe reason\n")
+    assert program("if rank == 1: os.kill(os.getpid(), 9)\nsys.exit('gone') if time.sleep(0.2) is None else 0") == 1
+    assert "process 1 was killed (SIGKILL)" in capfd.readouterr().err
+
+
+def test_who_does_not_leave_is_made_to(program: Callable[[str], int]) -> None:
+    start = time.monotonic()
+    source = "if rank == 1: sys.exit(2)\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
+    assert program(source) == 1
+    assert time.monotonic() - start < 30
+
+
+def test_a_signal_is_passed_on_once(tmp_path: Path) -> None:
+    """The launcher in a process of its own, so that it can be sent a signal like from a terminal."""
+    (tmp_path / "ranked.py").write_text(
+        "import os, signal, sys, time\ncount = []\nsignal.signal(signal.SIGINT, lambda *_: count.append(1))\n"
+        f"open('{tmp_path}/ready' + os.environ['RANK'], 'w').close()\n"
+        "deadline = time.monotonic() + 60\n"
+        "while not count and time.monotonic() < deadline: time.sleep(0.02)\n"
+        "time.sleep(0.3)\nsys.exit(3 if len(count) == 1 else 1)\n"
+    )
+    program = "import sys; from apps.common.launcher import launch; sys.exit(launch('ranked', [], 2))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    while not all((tmp_path / f"ready{rank}").exists() for rank in range(2)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launch",
+    [
+        ["-m", "apps.pretrain", "--processes", "2"],
+        ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "apps.pretrain"],
+    ],
+    ids=["processes", "torchrun"],
+)
+def test_the_commands_of_the_readme(launch: list[str], tiny_recipe: Path, tmp_path: Path) -> None:
+    arguments = ["--recipe", str(tiny_recipe), "--out", str(tmp_path / "runs" / "two"), "--json"]
+    done = subprocess.run([sys.executable, *launch, *arguments], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["processes"] == 2

@@ -1,0 +1,80 @@
+"""Claim: every command of the README works as written.
+
+The commands run in the order of the page, from the root of the tree, shortened by documented options and with their runs
+and data in a temporary folder. `uv run pytest` is what runs this test, and is left out.
+
+Run: uv run pytest tests/test_readme.py
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# a few steps of a smaller model on a small part of the embedded corpus
+SHORT = shlex.split(
+    "--data.sources '[{kind: embedded, parts: [stories], documents: 200}]' --train.steps 3 --train.batch_size 4 "
+    "--train.validate_rows 8 --sample.max_new_tokens 8 --model.dim 16 --model.layers.0.mixer.heads 2 "
+    "--model.layers.0.mixer.kv_heads 1 --model.layers.0.ffn.hidden 32"
+)
+OWN_TEXT = [option for option in SHORT if "embedded" not in option and option != "--data.sources"]
+
+
+def commands() -> list[str]:
+    """The lines of the README's bash blocks, comments removed."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def shortened(command: str, folder: Path) -> list[str]:
+    """The command with this test's interpreter instead of `uv run`, its paths in `folder`, and the options above."""
+    words = shlex.split(command)
+    assert words[:2] == ["uv", "run"], command
+    words = [word.replace("runs/", f"{folder}/runs/") if word.startswith("runs/") else word for word in words[2:]]
+    if words[0] == "torchrun":
+        words = ["-m", "torch.distributed.run", *words[1:]]
+    if "pretrain" in command:
+        words += ["--data.cache", str(folder / "data")]
+        if "--resume" not in words:
+            words += OWN_TEXT if "--data.sources" in words else SHORT
+        if "--out" not in words and "--resume" not in words:
+            words += ["--out", str(folder / "runs" / "demo")]
+    return [sys.executable, *words]
+
+
+def test_the_two_first_commands_are_the_main_job_and_the_tests() -> None:
+    assert commands()[:2] == ["uv run apps/pretrain", "uv run pytest"]
+
+
+@pytest.mark.timeout(600)
+def test_every_command_works_as_written(tmp_path: Path) -> None:
+    ran = []
+    for command in commands():
+        if command == "uv run pytest":
+            continue
+        words = shortened(command, tmp_path)
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240)
+        # a run that is finished says so in one line instead of training again
+        finished = "--resume" in command and result.returncode == 2 and "is finished" in result.stderr
+        assert result.returncode == 0 or finished, f"{command}\n{result.stdout}\n{result.stderr}"
+        ran.append(command)
+    assert len(ran) >= 7
+    assert (tmp_path / "runs" / "demo" / "report.md").is_file()
+    assert (tmp_path / "runs" / "mine" / "recipe.yaml").is_file()
+    assert (tmp_path / "runs" / "two" / "metrics.jsonl").is_file()
+
+
+def test_every_recipe_and_app_is_in_the_readme() -> None:
+    for recipe in (ROOT / "apps" / "recipes").glob("*.yaml"):
+        assert f"`{recipe.stem}`" in README, recipe.stem
+    for app in (ROOT / "apps").glob("*/__main__.py"):
+        assert f"`apps/{app.parent.name}`" in README, app.parent.name
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link

@@ -1,0 +1,206 @@
+"""Claim: resuming goes on exactly, or says in one line why it cannot; what may change needs permission, what may not is
+refused, and what only rounds differently is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Sessions = Callable[[Sequence[dict[str, Any]]], Any]
+STOP_AT_6 = {"rank": 0, "step": 6, "signal": 15}  # saved at step 5
+
+
+def refused(result: Any) -> str:
+    """The one line of a refusal."""
+    assert result.codes == [2], (result.codes, result.err)
+    (line,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in result.err
+    return line
+
+
+@pytest.fixture(scope="module")
+def stopped(sessions: Sessions, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Copies of a run stopped at step 5, checkpoints of steps 4 and 5."""
+    first = tmp_path_factory.mktemp("stopped") / "runs" / "first"
+    (result,) = sessions([{"argv": ["--recipe", str(tiny_recipe), "--out", str(first)], "hurt": STOP_AT_6}])
+    assert result.codes == [3], result.err
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(first, first.with_name(name)))
+
+    return copy
+
+
+def lineage(run: Path) -> dict[str, Any]:
+    return json.loads((run / "status.json").read_text())["lineage"][-1]
+
+
+def test_what_a_request_may_change(sessions: Sessions, stopped: Callable[[str], Path]) -> None:
+    run = stopped("changes")
+    resume = ["--resume", str(run)]
+    rate = ["--optim.learning_rate", "0.001"]
+    architecture, tokenizer, rates, past, allowed, finished, longer = sessions(
+        [
+            {"argv": [*resume, "--model.dim", "64"]},
+            {"argv": [*resume, "--data.tokenizer.vocab_size", "310", "--model.vocab_size", "320"]},
+            {"argv": [*resume, *rate]},
+            {"argv": [*resume, "--train.steps", "3", "--allow-changes"]},
+            {"argv": [*resume, *rate, "--allow-changes", "--train.log_every", "2"]},
+            {"argv": resume},
+            {"argv": [*resume, "--train.steps", "14", "--allow-changes"]},
+        ]
+    )
+    assert "model.dim: the run has 32, the request 64" in refused(architecture)
+    assert "tokenizer: the run has" in refused(tokenizer)
+    assert refused(rates).endswith("differs from the saved run in optim.learning_rate; add --allow-changes to go on so")
+    assert "optim.learning_rate  0.01 -> 0.001" in rates.err
+    assert "train.steps: the run stands at step 5, past 3" in refused(past)
+    assert allowed.codes == [0], allowed.err
+    assert "train.log_every  1 -> 2" in allowed.out
+    assert "is finished (step 12)" in refused(finished)
+    assert longer.codes == [0], longer.err
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
+    assert max(row["learning_rate"] for row in rows if row["step"] > 5 and "loss" in row) == 0.001
+    assert lineage(run) == {"event": "resume", "step": 12, "changes": {"train.steps": [12, 14]}}
+
+
+def test_changed_data_is_read_from_its_beginning(
+    sessions: Sessions, stopped: Callable[[str], Path], tiny_recipe: Path, tmp_path: Path
+) -> None:
+    run, text = stopped("data"), tmp_path / "other.txt"
+    words = (tiny_recipe.parent / "text.txt").read_text()
+    text.write_text(words[: len(words) // 2])
+    saved = next((run / "checkpoints").glob("*5")) / "tokenizer.json"
+    source = ["--data.sources.0.path", str(text), "--data.tokenizer.kind", "file", "--data.tokenizer.path", str(saved)]
+    asked, allowed = sessions(
+        [{"argv": ["--resume", str(run), *source, *extra]} for extra in ([], ["--allow-changes"])]
+    )
+    assert "data.sources.0.path" in refused(asked)
+    assert "dataset.train" in asked.err
+    assert allowed.codes == [0], allowed.err
+    assert "the data or its order changed: reading it from its beginning" in allowed.err
+
+
+def test_another_number_of_processes_keeps_the_order_and_says_so(
+    sessions: Sessions, stopped: Callable[[str], Path], tiny_recipe: Path
+) -> None:
+    one, two = stopped("one"), stopped("two")
+    alone, together = sessions(
+        [
+            {"argv": ["--resume", str(one)]},
+            {"argv": ["--resume", str(two), "--train.micro_batch", "8"], "world": 2},
+        ]
+    )
+    assert alone.codes == [0], alone.err
+    assert together.codes == [0, 0], together.err
+    assert "a micro-batch of 8 does not fit 2 processes; taking 4" in together.out
+    assert "not bit-exact from here on, because" in together.err
+    assert "environment.processes  1 -> 2" in together.err
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
+    for first, second in zip(*rows, strict=True):
+        assert first["tokens"] == second["tokens"]  # the same rows in every step
+        assert first.get("loss", 0) == pytest.approx(second.get("loss", 0), abs=1e-4)
+
+
+def test_a_damaged_checkpoint_is_said_and_kept(sessions: Sessions, stopped: Callable[[str], Path]) -> None:
+    run, hopeless, whole = stopped("damaged"), stopped("hopeless"), stopped("whole")
+    weights = run / "checkpoints" / "step_00000005" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    for path in (hopeless / "checkpoints").iterdir():
+        (path / "trainer.json").unlink()
+    fallen_back, nothing, reference = sessions([{"argv": ["--resume", str(path)]} for path in (run, hopeless, whole)])
+    assert fallen_back.codes == [0], fallen_back.err
+    assert f"{weights}: damaged" in fallen_back.err
+    assert "going back to step_00000004" in fallen_back.err
+    assert (run / "checkpoints" / "damaged-step_00000005" / "model.safetensors").exists()
+    assert "resuming" in fallen_back.out
+    assert reference.codes == [0], reference.err
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert "trainer.json: missing" in refused(nothing)
+
+
+def test_a_full_disk_while_saving_loses_nothing(sessions: Sessions, tiny_recipe: Path, tmp_path: Path) -> None:
+    """The limit is the system's; model.safetensors (117 kB) still fits under the first, under the second it does not."""
+    whole = tmp_path / "runs" / "whole"
+    start = ["--recipe", str(tiny_recipe), "--out"]
+    runs = [tmp_path / "runs" / name for name in ("optimizer", "model")]
+    results = sessions(
+        [
+            {"argv": [*start, str(whole)]},
+            *({"argv": [*start, str(run)], "hurt": STOP_AT_6} for run in runs),
+            *(
+                {"argv": ["--resume", str(run)], "hurt": {"file_bytes": size}}
+                for run, size in zip(runs, (200_000, 100_000), strict=True)
+            ),
+            *({"argv": ["--resume", str(run)]} for run in runs),
+        ]
+    )
+    for run, full, resumed in zip(runs, results[3:5], results[5:], strict=True):
+        line = refused(full)
+        assert f"{run / 'checkpoints' / 'step_00000008'}: " in line
+        assert "what was saved before is intact, make room and resume" in line
+        assert resumed.codes == [0], resumed.err
+        assert "at step 5" in resumed.out
+        assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_weights_of_another_run(
+    sessions: Sessions, stopped: Callable[[str], Path], tiny_recipe: Path, tmp_path: Path
+) -> None:
+    origin, run, text = stopped("origin"), tmp_path / "runs" / "continued", tmp_path / "new.txt"
+    words = (tiny_recipe.parent / "text.txt").read_text()
+    text.write_text(words[len(words) // 2 :])
+    start = ["--recipe", str(tiny_recipe), "--out", str(run), "--data.sources.0.path", str(text), "--json"]
+    early = tmp_path / "runs" / "early"
+    killed = {"rank": 0, "step": 2, "signal": 9}
+    other, missing, continued, _, restarted = sessions(
+        [
+            {"argv": [*start, "--init-from", str(origin), "--model.dim", "64"]},
+            {"argv": [*start, "--init-from", str(tmp_path)]},
+            {"argv": [*start, "--init-from", str(origin)]},
+            {"argv": [*start, "--out", str(early), "--init-from", str(origin)], "hurt": killed},
+            {"argv": ["--resume", str(early)]},
+        ]
+    )
+    assert "model.dim is 32 in these weights and 64 in the recipe" in refused(other)
+    assert "neither a checkpoint nor a run that has one" in refused(missing)
+    assert continued.codes == [0], continued.err
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    before = [json.loads(line) for line in (origin / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["step"] == 1
+    assert rows[0]["loss"] < before[0]["loss"] - 0.5  # it knows something already
+    assert rows[0]["learning_rate"] == pytest.approx(0.01 / 3)  # and its schedule is new
+    # killed before its first checkpoint, it begins with those weights again
+    assert restarted.codes == [0], restarted.err
+    assert (early / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    first = json.loads((run / "status.json").read_text())["lineage"][0]
+    best = (origin / "best").read_text().strip()
+    assert first == {"event": "init-from", "checkpoint": str(origin / "checkpoints" / best), "step": int(best[5:])}
+    saved = [path / "checkpoints" / (path / "latest").read_text().strip() / "tokenizer.json" for path in (origin, run)]
+    assert saved[0].read_bytes() == saved[1].read_bytes()
+
+
+def test_run_directories_are_not_overwritten(
+    sessions: Sessions, stopped: Callable[[str], Path], tiny_recipe: Path
+) -> None:
+    run = stopped("there")
+    start = {"argv": ["--recipe", str(tiny_recipe), "--out", str(run), "--train.steps", "1", "--json"]}
+    first, resumed, second, missing = sessions(
+        [start, {"argv": ["--resume", str(run)]}, start, {"argv": ["--resume", str(run / "nowhere")]}]
+    )
+    assert f"continue it with `uv run apps/pretrain --resume {run}`" in refused(first)
+    assert resumed.codes == [0], resumed.err
+    metrics = (run / "metrics.jsonl").read_bytes()
+    assert second.codes == [0], second.err
+    assert f"{run} holds a finished run; this one goes to {run}-2" in second.err
+    assert second.json["checkpoint"] == f"{run}-2/checkpoints/step_00000001"
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+    assert "nowhere" in refused(missing)

@@ -1,0 +1,251 @@
+"""Claim: the loop weighs every target of a step the same, follows any objective, and logs what an independent computation
+of the same quantities gives."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tinycore
+import tinydata
+from apps.common import compare, logs, optimization, processes, recipes, run_directory
+from apps.common.checkpoints import Progress
+from apps.common.console import Console
+from apps.common.data import Prepared, prepare
+from apps.common.errors import TrainingFailed
+from apps.common.signals import StopRequest
+from apps.common.trainer import Trainer
+from tinycore.objectives import next_token
+
+Make = Callable[..., tuple[Trainer, tinycore.Decoder]]
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe: Path) -> recipes.Recipe:
+    return recipes.load(tiny_recipe)
+
+
+@pytest.fixture(scope="module")
+def prepared(recipe: recipes.Recipe) -> Prepared:
+    return prepare(recipe, Console(json=True))
+
+
+@pytest.fixture
+def make(tmp_path: Path, recipe: recipes.Recipe, prepared: Prepared) -> Make:
+    """A trainer of a fresh model on this process; keywords replace its arguments or fields of recipe.train."""
+
+    def build(**given: Any) -> tuple[Trainer, tinycore.Decoder]:
+        chosen = given.pop("recipe", recipe)
+        settings = {key: given.pop(key) for key in list(given) if hasattr(chosen.train, key)}
+        chosen = replace(chosen, train=replace(chosen.train, **settings))
+        world = processes.start("cpu", "fp32", 1, ())
+        torch.manual_seed(0)
+        model = given.pop("model", None) or tinycore.build(chosen.model)
+        progress = Progress(
+            step=0,
+            tokens=0,
+            data={},
+            best=None,
+            latest=None,
+            recipe=recipes.to_dict(chosen),
+            environment=compare.environment(world.device, 1),
+            dataset={},
+            tokenizer=prepared.tokenizer.hash,
+            lineage=[],
+        )
+        arguments = {
+            "recipe": chosen,
+            "world": world,
+            "run": run_directory.create(tmp_path / "runs" / "a", chosen, []),
+            "console": Console(json=True),
+            "model": model,
+            "optimizer": optimization.optimizer(chosen.optim, model),
+            "schedule": optimization.schedule(chosen.optim.schedule, chosen.train.steps),
+            "objective": next_token,
+            "train": prepared.train,
+            "validation": prepared.validation,
+            "tokenizer": prepared.tokenizer,
+            "progress": progress,
+            **given,
+        }
+        return Trainer(**arguments), model
+
+    return build
+
+
+def metrics(trainer: Trainer) -> list[dict[str, Any]]:
+    assert trainer.run_directory is not None
+    return logs.read(trainer.run_directory.metrics.path)
+
+
+def window_of(prepared: Prepared, recipe: recipes.Recipe) -> tinydata.Batch:
+    """The rows of the first step, all in one batch."""
+    loader = tinydata.Loader(
+        prepared.train, recipe.data.sequence_length, recipe.train.batch_size, seed=recipe.train.seed, prefetch=0
+    )
+    return next(iter(loader))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 8])
+def test_every_target_of_a_window_weighs_the_same(
+    make: Make, recipe: recipes.Recipe, prepared: Prepared, micro_batch: int
+) -> None:
+    """Gradient of a step == gradient of the mean cross-entropy over all its targets, in float64, however it is cut."""
+    torch.manual_seed(0)
+    model, reference = tinycore.build(recipe.model).double(), tinycore.build(recipe.model).double()
+    reference.load_state_dict(model.state_dict())
+    batch = window_of(prepared, recipe)
+    logits = reference(torch.from_numpy(batch.tokens), doc_ids=torch.from_numpy(batch.documents)).logits
+    targets = torch.from_numpy(batch.targets)
+    chosen = targets >= 0
+    assert len(set(chosen.sum(1).tolist())) > 1, "rows with equally many targets would not tell means apart"
+    expected = F.cross_entropy(logits[chosen], targets[chosen])
+    expected.backward()
+
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    unclipped = replace(recipe, optim=replace(recipe.optim, clip=1e9))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer, _ = make(
+        recipe=unclipped, model=model, optimizer=sgd, schedule=lambda step: 1.0, steps=1, micro_batch=micro_batch
+    )
+    assert trainer.accumulation == 8 // micro_batch
+    trainer.run(StopRequest())
+    for name, parameter in reference.named_parameters():
+        moved = before[name] - dict(model.named_parameters())[name].detach()
+        torch.testing.assert_close(moved, parameter.grad, rtol=1e-9, atol=1e-12)
+    row = metrics(trainer)[0]
+    assert row["loss"] == pytest.approx(expected.item(), rel=1e-6)
+    assert row["tokens"] == int(chosen.sum())
+    norm = math.sqrt(sum(parameter.grad.square().sum().item() for parameter in reference.parameters()))
+    assert row["grad_norm"] == pytest.approx(norm, rel=1e-6)
+    assert row["accuracy"] == pytest.approx((logits.argmax(-1) == targets)[chosen].double().mean().item())
+
+
+def test_gradients_are_clipped_to_the_norm(make: Make, recipe: recipes.Recipe) -> None:
+    clipped = replace(recipe, optim=replace(recipe.optim, clip=0.01))
+    torch.manual_seed(0)
+    model = tinycore.build(recipe.model)
+    before = torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    trainer, _ = make(recipe=clipped, model=model, optimizer=sgd, schedule=lambda step: 1.0, steps=1)
+    trainer.run(StopRequest())
+    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert metrics(trainer)[0]["grad_norm"] > 0.1
+
+
+def test_an_objective_decides_when_to_step(make: Make, recipe: recipes.Recipe) -> None:
+    """Two backward passes before the first optimizer step, one before the second, for every micro-batch of a window."""
+    events: list[str] = []
+
+    class Counting(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            events.append("step")
+
+    def twice(model: torch.nn.Module, tokens: Any, targets: Any, documents: Any) -> Iterator[Any]:
+        for step in (False, True, True):
+            events.append("pass")
+            ((losses, _),) = next_token(model, tokens, targets, documents)
+            yield losses, step
+
+    model = tinycore.build(recipe.model)
+    counting = Counting(model.parameters(), lr=1.0)
+    trainer, _ = make(objective=twice, model=model, optimizer=counting, steps=1, micro_batch=4)
+    trainer.run(StopRequest())
+    assert events == ["pass"] * 4 + ["step"] + ["pass"] * 2 + ["step"]
+
+
+def test_the_learning_rate_is_a_function_of_the_step(make: Make, recipe: recipes.Recipe) -> None:
+    trainer, _ = make(steps=10)
+    trainer.run(StopRequest())
+    rates = [row["learning_rate"] for row in metrics(trainer) if "learning_rate" in row]
+    # warmup of 2, then the peak, then 2 steps down to zero
+    peak = recipe.optim.learning_rate
+    assert rates == pytest.approx([peak / 3, peak * 2 / 3, *[peak] * 7, 0.0])
+
+
+def test_validation_equals_a_loop_over_the_pieces(make: Make, recipe: recipes.Recipe, prepared: Prepared) -> None:
+    """Loss and accuracy == each piece of a document alone, by hand; targets and bytes are those of the documents."""
+    trainer, model = make(steps=1, validate_rows=10_000)
+    trainer.run(StopRequest())
+    row = metrics(trainer)[-1]
+    shards, tokenizer = prepared.validation, prepared.tokenizer
+    nll = right = 0
+    for batch in tinydata.Loader(shards, recipe.data.sequence_length, batch_size=1, prefetch=0).epoch_batches():
+        tokens, targets, documents = (
+            torch.from_numpy(array) for array in (batch.tokens, batch.targets, batch.documents)
+        )
+        for piece in range(int(documents.max()) + 1):
+            inside = documents[0] == piece
+            logits = model(tokens[:, inside]).logits[0].double()
+            wanted = targets[0, inside]
+            nll += F.cross_entropy(logits, wanted, reduction="sum", ignore_index=-100).item()
+            right += (logits.argmax(-1) == wanted).sum().item()
+    documents = [shards.read(number) for number in range(shards.documents)]
+    count = sum(len(document) - 1 for document in documents)  # all but the first separator
+    size = sum(len(tokenizer.decode(document[1:-1].tolist()).encode()) for document in documents)
+    assert size == shards.bytes
+    assert row["val_loss"] == pytest.approx(nll / count, rel=1e-5)
+    assert row["val_bpb"] == pytest.approx(nll / math.log(2) / size, rel=1e-5)
+    assert row["val_accuracy"] == pytest.approx(right / count, abs=2 / count)
+    assert row["gap"] == pytest.approx(row["val_loss"] - row["train_loss"])
+
+
+def test_the_same_recipe_gives_the_same_bytes(make: Make) -> None:
+    logs_of_runs = []
+    for _ in range(2):
+        trainer, _ = make(steps=4)
+        trainer.run(StopRequest())
+        assert trainer.run_directory is not None
+        trainer.run_directory.write_status("done", 4, [])
+        logs_of_runs.append(trainer.run_directory.metrics.path.read_bytes())
+    assert logs_of_runs[0] == logs_of_runs[1]
+
+
+def test_what_is_due_when(make: Make) -> None:
+    trainer, _ = make(steps=7, log_every=2, validate_every=3, save_every=5, sample_every=4, keep=9)
+    outcome = trainer.run(StopRequest())
+    rows, run = metrics(trainer), trainer.run_directory
+    assert run is not None
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 7]
+    # a checkpoint is always scored: otherwise it could not be the best
+    assert [row["step"] for row in rows if "val_loss" in row] == [3, 5, 6, 7]
+    assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step_00000005", "step_00000007"]
+    assert [line for line in (run.path / "samples.md").read_text().splitlines() if line.startswith("#")] == [
+        "## Step 4",
+        "## Step 7",
+    ]
+    best = min((row for row in rows if row["step"] in (5, 7) and "val_bpb" in row), key=lambda row: row["val_bpb"])
+    assert (run.path / "best").read_text() == f"step_{best['step']:08d}\n"
+    assert (run.path / "latest").read_text() == "step_00000007\n"
+    assert (outcome.status, outcome.checkpoint, outcome.progress.step) == ("done", "step_00000007", 7)
+    timing = logs.read(run.timing.path)
+    assert [row["step"] for row in timing] == [2, 4, 6, 7]
+    assert timing[0].keys() >= {"clock", "seconds", "tokens_per_second", "memory_bytes", "mfu", "loader_wait"}
+    assert all(row["tokens_per_second"] > 0 and row["mfu"] > 0 for row in timing)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(make: Make) -> None:
+    def breaks(model: torch.nn.Module, *batch: Any) -> Iterator[Any]:
+        for losses, step in next_token(model, *batch):
+            calls.append(1)
+            factor = float("nan") if len(calls) == 6 else 1.0
+            yield {name: (total * factor, count) for name, (total, count) in losses.items()}, step
+
+    calls: list[int] = []
+    trainer, _ = make(objective=breaks, steps=8, micro_batch=8, save_every=4, log_every=100)
+    with pytest.raises(TrainingFailed) as caught:
+        trainer.run(StopRequest())
+    assert "not finite at step 6" in str(caught.value)
+    assert "step_00000004" in str(caught.value)
+    assert trainer.run_directory is not None
+    assert [path.name for path in trainer.run_directory.checkpoints.iterdir()] == ["step_00000004"]
+    assert json.loads((trainer.run_directory.checkpoints / "step_00000004" / "trainer.json").read_text())["step"] == 4
