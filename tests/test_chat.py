@@ -171,9 +171,7 @@ def test_a_prompt_longer_than_the_context_is_one_line_and_changes_nothing(
         invoke(monkeypatch, str(checkpoint), "--prompt", "12 " * 40)
 
 
-def test_characters_of_several_tokens_are_shown_whole(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_characters_of_several_tokens_are_shown_whole(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = talk(checkpoint, max_tokens=9)
     tokenizer = chat.speaker.tokenizer
     ids = tokenizer.encode("日本 €")

@@ -104,9 +104,7 @@ def test_what_is_not_understood_is_one_line_with_the_remedy(
 
 
 def test_a_key_in_the_wrong_place_is_shown_its_place() -> None:
-    with pytest.raises(
-        ConfigError, match=r"train: unknown key 'learning_rate'.*there is --optim\.learning_rate$"
-    ):
+    with pytest.raises(ConfigError, match=r"train: unknown key 'learning_rate'.*there is --optim\.learning_rate$"):
         parse("--train.learning_rate", "1e-3")
 
 
@@ -138,9 +136,7 @@ def their_value_error() -> int:
         (raising(KeyboardInterrupt()), 1, 1),
     ],
 )
-def test_exit_codes(
-    run: Callable[[], int], code: int, lines: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_codes(run: Callable[[], int], code: int, lines: int, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         command_line.main(run)
     shown = capsys.readouterr().err
@@ -157,9 +153,7 @@ def test_a_defect_keeps_its_traceback(run: Callable[[], int], capsys: pytest.Cap
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_another_process_says_which_it_is(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_process_says_which_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit):
         command_line.main(raising(BadRequest("no")))
@@ -182,9 +176,7 @@ def test_help_lists_every_key_with_type_value_and_meaning(capsys: pytest.Capture
 
 def flatten(value: Any, path: str = "") -> list[str]:
     if isinstance(value, dict) and value:
-        return [
-            key for name, item in value.items() for key in flatten(item, f"{path}.{name}" if path else name)
-        ]
+        return [key for name, item in value.items() for key in flatten(item, f"{path}.{name}" if path else name)]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [key for index, item in enumerate(value) for key in flatten(item, f"{path}.{index}")]
     return [path]
@@ -214,10 +206,7 @@ def test_a_dry_run_derives_everything_and_json_is_the_last_line(capsys: pytest.C
     assert plan["micro_batch"] * plan["accumulation"] * plan["processes"] == 128
     assert plan["tokens"] == 128 * 512 * 15_000
     # weights, gradients and two moments of four bytes each
-    assert (
-        plan["memory"]["weights"] + plan["memory"]["gradients"] + plan["memory"]["optimizer"]
-        == 16 * 10_705_152
-    )
+    assert plan["memory"]["weights"] + plan["memory"]["gradients"] + plan["memory"]["optimizer"] == 16 * 10_705_152
     assert sum(plan["memory"].values()) == 2 * plan["memory"]["total"]
     assert plan["total_flops"] == pytest.approx(sum(plan["flops"].values()) * plan["tokens"])
 

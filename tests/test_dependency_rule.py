@@ -67,8 +67,7 @@ def test_no_package_imports_another(package: str) -> None:
         (name, file)
         for name, files in foreign_imports(package).items()
         for file in files
-        if name in PACKAGES
-        and not (package == "tinycore" and name == "tinykernels" and file.startswith("ops/"))
+        if name in PACKAGES and not (package == "tinycore" and name == "tinykernels" and file.startswith("ops/"))
     }
     assert not crossings
 

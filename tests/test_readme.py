@@ -38,6 +38,7 @@ def shortened(command: str, folder: Path) -> list[str]:
     words = shlex.split(command)
     assert words[:2] == ["uv", "run"], command
     words = [word.replace("runs/", f"{folder}/runs/") if word.startswith("runs/") else word for word in words[2:]]
+    words = [word.replace("my_texts", f"{folder}/my_texts") for word in words]
     if words[0] == "torchrun":
         words = ["-m", "torch.distributed.run", *words[1:]]
     if "pretrain" in command:
@@ -55,6 +56,9 @@ def test_the_two_first_commands_are_the_main_job_and_the_tests() -> None:
 
 @pytest.mark.timeout(600)
 def test_every_command_works_as_written(tmp_path: Path) -> None:
+    (tmp_path / "my_texts").mkdir()
+    for index in range(200):
+        (tmp_path / "my_texts" / f"{index}.txt").write_text(f"Text number {index}: {'la ' * (index % 7)}end.\n")
     ran = []
     for command in commands():
         if command == "uv run pytest":

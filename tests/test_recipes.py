@@ -120,7 +120,7 @@ def test_an_override_of_what_the_recipe_does_not_write_starts_from_the_default(t
         ("model.layers.5.mixer.heads", "2", ["model.layers.5.mixer.heads", "list of 1"]),
         ("model.layers.x.mixer.heads", "2", ["model.layers.x.mixer.heads", "'x'"]),
         ("model.dim.deep", "2", ["model.dim", "deep"]),
-        ("model.vocab_size", "512", ["model.vocab_size", "2048"]),
+        ("model.vocab_size", "512", ["model.vocab_size", "1024"]),
         ("data.sequence_length", "100000", ["data.sequence_length", "max_seq_len"]),
         ("data.sources", "[]", ["data.sources"]),
         ("data.sources.0.kind", "hib", ["data.sources.0.kind", "hub"]),

@@ -38,9 +38,7 @@ def make_run(path: Path, data: dict[str, Any] | None = None, steps: int = 200, s
         common = {"step": step, "tokens": step * 1000}
         rows.append(common | {"loss": loss, "learning_rate": 1e-3, "grad_norm": 0.5, "accuracy": 1 / loss})
         if step % 50 == 0:
-            rows.append(
-                common | {"val_loss": loss + 0.1, "val_bpb": loss / 2, "val_accuracy": 0.3, "gap": 0.1}
-            )
+            rows.append(common | {"val_loss": loss + 0.1, "val_bpb": loss / 2, "val_accuracy": 0.3, "gap": 0.1})
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     timing = {"step": steps, "tokens": 1, "seconds": 75.0, "tokens_per_second": 1234.0, "memory_bytes": 2**30}
     (path / "timing.jsonl").write_text(json.dumps(timing | {"mfu": 0.31, "mfu_peak": "measured"}) + "\n")

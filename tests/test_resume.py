@@ -171,7 +171,7 @@ def test_weights_of_another_run(
         ]
     )
     assert "model.dim is 32 in these weights and 64 in the recipe" in refused(other)
-    assert "neither a checkpoint nor a run that has one" in refused(missing)
+    assert "neither a run nor a checkpoint" in refused(missing)
     assert continued.codes == [0], continued.err
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     before = [json.loads(line) for line in (origin / "metrics.jsonl").read_text().splitlines()]
@@ -204,3 +204,38 @@ def test_run_directories_are_not_overwritten(
     assert second.json["checkpoint"] == f"{run}-2/checkpoints/step_00000001"
     assert (run / "metrics.jsonl").read_bytes() == metrics
     assert "nowhere" in refused(missing)
+
+
+def test_a_log_line_is_the_mean_since_the_one_before_and_a_stop_between_does_not_show(
+    sessions: Sessions, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    start = ["--recipe", str(tiny_recipe), "--out"]
+    every, whole, parts = (tmp_path / "runs" / name for name in ("every", "whole", "parts"))
+    fifth = ["--train.log_every", "5", "--train.micro_batch", "2"]
+    stop = {"rank": 0, "step": 8, "signal": 15}  # saved at step 7, two steps after a log line
+    results = sessions(
+        [
+            {"argv": [*start, str(every)]},
+            {"argv": [*start, str(whole), *fifth], "world": 2},
+            {"argv": [*start, str(parts), *fifth], "world": 2, "hurt": stop},
+            {"argv": ["--resume", str(parts)], "world": 2},
+        ]
+    )
+    assert [result.codes for result in results] == [[0], [0, 0], [3, 3], [0, 0]], [result.err for result in results]
+    assert (parts / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+    def losses(run: Path) -> dict[int, tuple[int, float]]:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return {row["step"]: (row["tokens"], row["loss"]) for row in rows if "loss" in row}
+
+    single, fives = losses(every), losses(whole)
+    assert list(fives) == [5, 10, 12]
+    seen = 0
+    for step, (tokens, loss) in fives.items():
+        total, before = 0.0, single[seen][0] if seen else 0
+        for each in range(seen + 1, step + 1):
+            total += single[each][1] * (single[each][0] - before)
+            before = single[each][0]
+        assert tokens == before
+        assert loss == pytest.approx(total / (tokens - (single[seen][0] if seen else 0)), rel=1e-5)
+        seen = step

@@ -35,8 +35,7 @@ def unsafe(source: str) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names]
             top = {
-                name.partition(".")[0]
-                for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else names)
+                name.partition(".")[0] for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else names)
             }
             yield from (f"import {name}" for name in sorted(top & PICKLING_MODULES))
             if isinstance(node, ast.ImportFrom) and node.module == "torch":
@@ -52,9 +51,7 @@ def unsafe(source: str) -> Iterator[str]:
 
 
 def test_versions_agree() -> None:
-    versions = {
-        name_of(path): tomllib.loads(path.read_text("utf-8"))["project"]["version"] for path in PROJECTS
-    }
+    versions = {name_of(path): tomllib.loads(path.read_text("utf-8"))["project"]["version"] for path in PROJECTS}
     assert len(versions) == 6
     assert len(set(versions.values())) == 1, versions
 

@@ -36,20 +36,14 @@ def load(directory: Path, device: str) -> Speaker:
     """Verify the checkpoint in `directory` and rebuild what it holds. Raises CheckpointError or TokenizerError."""
     model = tinycore.load(directory, device=device)
     if not (directory / "tokenizer.json").is_file():
-        raise CheckpointError(
-            f"{directory / 'tokenizer.json'}: missing; without it the model's ids mean nothing"
-        )
+        raise CheckpointError(f"{directory / 'tokenizer.json'}: missing; without it the model's ids mean nothing")
     tokenizer = Tokenizer.load(directory)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
             f"{directory / 'tokenizer.json'}: has {tokenizer.vocab_size} tokens, the model rows for "
             f"{model.config.vocab_size}; it is another model's"
         )
-    step = (
-        files.read_json(directory / "trainer.json").get("step")
-        if (directory / "trainer.json").is_file()
-        else None
-    )
+    step = files.read_json(directory / "trainer.json").get("step") if (directory / "trainer.json").is_file() else None
     return Speaker(model.eval(), tokenizer, directory, step if isinstance(step, int) else None)
 
 

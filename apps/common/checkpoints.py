@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class Progress:
     """Where a run stands, beside its tensors.
 
     tokens: targets learned from so far. data: the loader's position. best: {"step", "val_bpb"} of the best checkpoint,
-    latest: the values of the last validation (both None before one).
+    latest: the values of the last validation (both None before one). recent: for each process, what it has summed up
+    since the last log line (see Trainer).
     """
 
     step: int
@@ -55,6 +56,7 @@ class Progress:
     dataset: dict[str, str]
     tokenizer: str
     lineage: list[dict[str, Any]]
+    recent: list[list[float]] = field(default_factory=list)
 
 
 def directory_of(step: int) -> str:
@@ -145,7 +147,7 @@ def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise RunError(f"{file}: format version {version} is newer than this program reads ({FORMAT_VERSION}); update")
     scalars = document.pop("optimizer", None)
-    names = {field.name for field in fields(Progress)}
+    names = {entry.name for entry in fields(Progress)}
     if set(document) != names or not isinstance(scalars, dict):
         odd = sorted(set(document) ^ names) or ["optimizer"]
         raise RunError(f"{file}: {', '.join(odd)}: missing or unknown")
@@ -169,6 +171,7 @@ _NEEDS: dict[str, tuple[type | tuple[type, ...], set[str]]] = {
     "dataset": (dict, {"train", "validation"}),
     "tokenizer": (str, set()),
     "lineage": (list, set()),
+    "recent": (list, set()),
 }
 
 

@@ -34,9 +34,7 @@ EXAMPLES = {
         ("look before you leap", "uv run apps/pretrain --recipe brandon-110m-v2 --dry-run"),
     )
 }
-SUMMARY = {
-    "pretrain": "Train a language model from raw text: tokenizer, data, training, checkpoints, samples, report."
-}
+SUMMARY = {"pretrain": "Train a language model from raw text: tokenizer, data, training, checkpoints, samples, report."}
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,7 @@ def rows(recipe: recipes.Recipe) -> list[Row]:
 def _walk(value: Any, path: str) -> Iterator[Row]:
     annotations = field_types(type(value))
     if isinstance(value, Family) and not type(value).keyed:
-        yield Row(
-            f"{path}.{value.tag}", " | ".join(sorted(value.members)), value.kind, _kind_help(type(value))
-        )
+        yield Row(f"{path}.{value.tag}", " | ".join(sorted(value.members)), value.kind, _kind_help(type(value)))
     for entry in dataclasses.fields(value):
         if not entry.init:
             continue
@@ -83,9 +79,7 @@ def _holds_configs(value: Any) -> bool:
 def _kind_help(member: type[Family]) -> str:
     """What the chosen member is, and what keys the others would take."""
     first = (member.__doc__ or "").strip().split("\n")[0].removesuffix(".")
-    described = (
-        "" if first.startswith(f"{member.__name__}(") else first
-    )  # the signature that dataclass writes
+    described = "" if first.startswith(f"{member.__name__}(") else first  # the signature that dataclass writes
     others = [
         f"{kind} takes {', '.join(field_types(other)) or 'no key'}"
         for kind, other in sorted(member.members.items())
@@ -100,9 +94,7 @@ def print_help(app: str, recipe_name: str, mapping: Mapping[str, Any]) -> None:
     out = _Printer()
     out.line(SUMMARY[app])
     out.line()
-    out.line(
-        f"[bold green]Usage:[/] [bold cyan]uv run apps/{app}[/] [cyan]\\[OPTIONS] \\[--DOTTED.KEY VALUE]...[/]"
-    )
+    out.line(f"[bold green]Usage:[/] [bold cyan]uv run apps/{app}[/] [cyan]\\[OPTIONS] \\[--DOTTED.KEY VALUE]...[/]")
     out.options(PRETRAIN_OPTIONS)
     out.head("Keys", f"with the value they have now (recipe {recipe_name}); type and meaning beside")
     for row in rows(recipe):
@@ -152,9 +144,7 @@ class _Printer:
     """Two columns, the meaning wrapped beside or below the name; coloured on a terminal only."""
 
     def __init__(self) -> None:
-        self.width = (
-            max(60, min(shutil.get_terminal_size((100, 24)).columns, 120)) if sys.stdout.isatty() else 110
-        )
+        self.width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120)) if sys.stdout.isatty() else 110
         self.console = RichConsole(highlight=False, soft_wrap=True)
 
     def line(self, markup: str = "") -> None:

@@ -89,9 +89,7 @@ class Grammar:
 
 HELP = Option("print this help")
 JSON = Option("last line of stdout is one JSON object, everything else goes to stderr")
-DEVICE = Option(
-    "where to compute (default: the best there is)", "cpu|cuda|mps", choices=("cpu", "cuda", "mps")
-)
+DEVICE = Option("where to compute (default: the best there is)", "cpu|cuda|mps", choices=("cpu", "cuda", "mps"))
 
 PRETRAIN_OPTIONS: dict[str, Option] = {
     "recipe": Option("recipe to start from (default: demo)", "NAME|FILE"),
@@ -165,9 +163,7 @@ def take_apart(argv: Sequence[str], grammar: Grammar) -> Arguments:
 
 def _stray(argument: str, grammar: Grammar) -> str:
     better = grammar.suggest(argument)
-    return f"unexpected {argument!r}; " + (
-        f"did you mean {better}?" if better else "options are listed by --help"
-    )
+    return f"unexpected {argument!r}; " + (f"did you mean {better}?" if better else "options are listed by --help")
 
 
 def _unknown(name: str, grammar: Grammar) -> str:
@@ -176,11 +172,7 @@ def _unknown(name: str, grammar: Grammar) -> str:
     same_leaf = [key for key in keys if key.rpartition(".")[2] == name.replace("-", "_")][:2]
     found = [dashed] if dashed in grammar.options else same_leaf
     found = found or difflib.get_close_matches(dashed, [*grammar.options, *keys], n=1)
-    hint = (
-        f"did you mean {' or '.join(f'--{word}' for word in found)}?"
-        if found
-        else "options are listed by --help"
-    )
+    hint = f"did you mean {' or '.join(f'--{word}' for word in found)}?" if found else "options are listed by --help"
     return f"unknown option --{name}; {hint}"
 
 
@@ -195,9 +187,7 @@ def parse(app: str, argv: Sequence[str]) -> Request:
         PRETRAIN_OPTIONS,
         dotted=True,
         keys=keys,
-        suggest=lambda word: (
-            f"--recipe {word}" if word in recipes.names() or word.endswith(".yaml") else None
-        ),
+        suggest=lambda word: f"--recipe {word}" if word in recipes.names() or word.endswith(".yaml") else None,
     )
     arguments = take_apart(argv, grammar)
     if "list-recipes" in arguments.options:
@@ -253,9 +243,7 @@ def _base(arguments: Arguments, resume: Path | Literal[True] | None) -> tuple[st
     for directory in (run, *run.absolute().parents[:2]):  # a checkpoint lies two folders below its run
         if (directory / "recipe.yaml").is_file():
             return directory.name, strict_yaml.read(directory / "recipe.yaml")
-    raise BadRequest(
-        f"{run}: nothing to resume, there is no recipe.yaml; a run directory looks like runs/NAME"
-    )
+    raise BadRequest(f"{run}: nothing to resume, there is no recipe.yaml; a run directory looks like runs/NAME")
 
 
 def main(run: Callable[[], int]) -> NoReturn:

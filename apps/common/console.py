@@ -141,9 +141,7 @@ class Console:
 
 def metrics_line(metrics: Mapping[str, Any]) -> str:
     """The values worth watching, in a fixed order: `loss 2.345  val_bpb 1.234  12.3k tok/s`."""
-    return "  ".join(
-        write(metrics[name]) for name, write in _WATCHED.items() if metrics.get(name) is not None
-    )
+    return "  ".join(write(metrics[name]) for name, write in _WATCHED.items() if metrics.get(name) is not None)
 
 
 def rate(tokens_per_second: float) -> str:

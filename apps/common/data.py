@@ -221,9 +221,7 @@ def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepar
     }
     if not {"train", "validation"} <= shards.keys():
         raise BadRequest(f"{directory}: not the data this program prepares; remove it and start again")
-    return Prepared(
-        tokenizer, shards["train"], shards["validation"], shards.get("test"), manifest, key, directory
-    )
+    return Prepared(tokenizer, shards["train"], shards["validation"], shards.get("test"), manifest, key, directory)
 
 
 @contextlib.contextmanager

@@ -116,10 +116,7 @@ def show(request: Request, console: Console) -> int:
     per_token = sum(found.flops.values())
     console.head("FLOPs", "matrix products, per token: a third forward, two thirds backward")
     console.table(
-        {
-            name.replace("_", " "): f"{short(value):>6}  {value / per_token:4.0%}"
-            for name, value in found.flops.items()
-        }
+        {name.replace("_", " "): f"{short(value):>6}  {value / per_token:4.0%}" for name, value in found.flops.items()}
         | {"all": f"{short(per_token):>6}  100%  ({short(found.total_flops)} for the whole run)"}
     )
     console.head("memory", "predicted, per process")

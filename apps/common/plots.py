@@ -80,9 +80,7 @@ def draw(
         _write(figure, path)
 
 
-def draw_stacked(
-    path: Path, panels: Sequence[tuple[str, Sequence[Curve]]], size: tuple[float, float]
-) -> None:
+def draw_stacked(path: Path, panels: Sequence[tuple[str, Sequence[Curve]]], size: tuple[float, float]) -> None:
     """Panels one above the other that share the axis of tokens: (title, curves) each."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
@@ -92,9 +90,7 @@ def draw_stacked(
         _write(figure, path)
 
 
-def _panel(
-    axes: Axes, curves: Sequence[Curve], title: str, logarithmic: bool, percent: bool, label_x: bool
-) -> None:
+def _panel(axes: Axes, curves: Sequence[Curve], title: str, logarithmic: bool, percent: bool, label_x: bool) -> None:
     curves = [curve for curve in curves if len(curve.values)]
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", pad=10)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -108,9 +104,7 @@ def _panel(
         if curve.style == "smooth":
             axes.plot(tokens, raw, color=curve.color, alpha=0.35, linewidth=0.8)
         marker = "o" if curve.style == "points" and len(raw) <= MOST_POINTS else None
-        axes.plot(
-            tokens, values, color=curve.color, linewidth=2.0, marker=marker, markersize=4.0, clip_on=False
-        )
+        axes.plot(tokens, values, color=curve.color, linewidth=2.0, marker=marker, markersize=4.0, clip_on=False)
         ends.append((float(tokens[-1]), float(values[-1]), curve))
     if logarithmic and curves:
         axes.set_yscale("log")

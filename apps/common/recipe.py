@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal
 from tinycore import ModelConfig
 from tinycore.config import ConfigError, Family
 
-MICRO_BATCH_TOKENS = (
-    16_384  # what one forward holds when micro_batch is left to us: fits 8 GB at 110M parameters
-)
+MICRO_BATCH_TOKENS = 16_384  # what one forward holds when micro_batch is left to us: fits 8 GB at 110M parameters
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -37,11 +35,7 @@ def _share(owner: object, *names: str) -> None:
 
 
 def _described(help: str, default: Any = MISSING) -> Any:
-    return (
-        field(metadata={"help": help})
-        if default is MISSING
-        else field(default=default, metadata={"help": help})
-    )
+    return field(metadata={"help": help}) if default is MISSING else field(default=default, metadata={"help": help})
 
 
 class SourceConfig(Family):
@@ -52,9 +46,7 @@ class SourceConfig(Family):
 class EmbeddedSource(SourceConfig, kind="embedded"):
     """The corpus that needs no network: this Python's own sources and prose, and synthetic text of ours."""
 
-    parts: tuple[str, ...] = _described(
-        "which parts, in this order", ("code", "prose", "stories", "arithmetic")
-    )
+    parts: tuple[str, ...] = _described("which parts, in this order", ("code", "prose", "stories", "arithmetic"))
     documents: int = _described("documents of each synthetic part", 20_000)
     seed: int = _described("of the synthetic documents", 0)
 
@@ -68,9 +60,7 @@ class FilesSource(SourceConfig, kind="files"):
 
     path: str = _described("file, folder or glob")
     column: str = _described("field that holds the text (jsonl, parquet)", "text")
-    separator: str | None = _described(
-        "line that separates the documents of a text file; null: a file is one", None
-    )
+    separator: str | None = _described("line that separates the documents of a text file; null: a file is one", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +129,7 @@ class DataConfig:
         if not self.sources:
             raise ConfigError("sources: needs at least one source")
         if self.sequence_length < 2:
-            raise ConfigError(
-                f"sequence_length: {self.sequence_length} leaves no token to predict; use at least 2"
-            )
+            raise ConfigError(f"sequence_length: {self.sequence_length} leaves no token to predict; use at least 2")
         _share(self, "validation", "test")
         if self.validation <= 0 or self.validation + self.test > 0.9:
             raise ConfigError("validation: needs more than 0, and at most 0.9 together with test")
@@ -229,9 +217,7 @@ class TrainConfig:
     micro_batch: int | None = _described(
         f"sequences per forward on one process; null: the most that {MICRO_BATCH_TOKENS:,} tokens allow", None
     )
-    precision: Literal["auto", "bf16", "fp32"] = _described(
-        "of matrix products; auto: bf16 where it is fast", "auto"
-    )
+    precision: Literal["auto", "bf16", "fp32"] = _described("of matrix products; auto: bf16 where it is fast", "auto")
     seed: int = _described("of the initial weights, the order of the data and the samples", 0)
     compile: bool = _described("torch.compile the model", False)
     log_every: int = _described("steps between lines of metrics.jsonl", 10)

@@ -66,9 +66,7 @@ def read(name_or_path: str | Path) -> dict[str, Any]:
     if text not in names():
         near = difflib.get_close_matches(text, names(), n=2, cutoff=0.4)
         hint = (
-            f"did you mean {' or '.join(repr(name) for name in near)}?"
-            if near
-            else f"there are {', '.join(names())}"
+            f"did you mean {' or '.join(repr(name) for name in near)}?" if near else f"there are {', '.join(names())}"
         )
         raise BadRequest(f"unknown recipe {text!r}; {hint}")
     return strict_yaml.read(DIRECTORY / f"{text}.yaml")
@@ -120,11 +118,7 @@ def _default(path: tuple[str, ...]) -> Any:
     """Plain data of the default of the field that `path` leads to, None where it has none."""
     owner: Any = Recipe
     for depth, name in enumerate(path, start=1):
-        entry = (
-            next((entry for entry in fields(owner) if entry.name == name), None)
-            if is_dataclass(owner)
-            else None
-        )
+        entry = next((entry for entry in fields(owner) if entry.name == name), None) if is_dataclass(owner) else None
         if entry is None:
             return None
         if entry.default_factory is not MISSING:

@@ -37,9 +37,7 @@ def draw(record: RunRecord) -> list[tuple[str, str]]:
     ]
     if _any(loss):
         plots.draw(record.path / "loss.png", loss, "Loss (nats per token)", logarithmic=True)
-        plots.draw(
-            record.path / "curve.png", loss, "Loss (nats per token)", logarithmic=True, size=(6.4, 3.2)
-        )
+        plots.draw(record.path / "curve.png", loss, "Loss (nats per token)", logarithmic=True, size=(6.4, 3.2))
         drawn.append(("loss.png", "training loss as logged (faint) and smoothed, and validation loss"))
     bits = [_curve(record, "validation", "val_bpb", VALIDATION)]
     if _any(bits):
@@ -128,9 +126,7 @@ def _recipe(record: RunRecord) -> list[tuple[str, str]]:
     return [
         (
             "model",
-            f"{layers} layers ({mixers})"
-            + (f", {calls} calls" if calls != layers else "")
-            + f", {model.dim} wide",
+            f"{layers} layers ({mixers})" + (f", {calls} calls" if calls != layers else "") + f", {model.dim} wide",
         ),
         ("vocabulary", f"{model.vocab_size:,} tokens"),
         ("batch", f"{train.batch_size} sequences of {recipe.data.sequence_length} tokens"),
@@ -190,9 +186,7 @@ def _speed(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("tokens per second", f"{found['tokens_per_second']:,.0f}"))
     if "mfu" in found:
         peak = next((row["mfu_peak"] for row in record.timing if "mfu_peak" in row), "")
-        rows.append(
-            ("model FLOPs utilisation", f"{found['mfu']:.1%}" + (f" of the peak ({peak})" if peak else ""))
-        )
+        rows.append(("model FLOPs utilisation", f"{found['mfu']:.1%}" + (f" of the peak ({peak})" if peak else "")))
     if "loader_wait" in found:
         rows.append(("waiting for data", f"{found['loader_wait']:.2%} of the time"))
     return [*rows, ("largest memory", size(found["memory_bytes"]))]
@@ -222,6 +216,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; what could end a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
-        for line in lines
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
     )

@@ -31,6 +31,7 @@ class RunDirectory:
         self.metrics = Log(path / "metrics.jsonl")
         self.timing = Log(path / "timing.jsonl")
         self.checkpoints = path / "checkpoints"
+        self.facts: dict[str, Any] = {}
         self._lock = files.Lock(path)
         files.remove_leftovers(path)
 
@@ -39,8 +40,10 @@ class RunDirectory:
         files.write_text(self.path / "recipe.yaml", recipes.to_yaml(recipe))
 
     def write_status(self, status: Status, step: int, lineage: list[dict[str, Any]], **more: Any) -> None:
-        """status.json; `more` are facts worth finding without reading a log, such as the number of parameters."""
-        files.write_json(self.path / "status.json", {**_status(status, step, lineage), **more})
+        """status.json; `more` are facts worth finding without reading a log, such as the number of parameters. They
+        stay in every later status of this session."""
+        self.facts |= more
+        files.write_json(self.path / "status.json", {**_status(status, step, lineage), **self.facts})
 
     def point(self, name: Literal["best", "latest"], checkpoint: Path) -> None:
         """Have `best` or `latest` name a checkpoint of this run."""

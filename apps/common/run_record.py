@@ -140,9 +140,7 @@ def _data(path: Path, recipe: Recipe, progress: Mapping[str, Any]) -> dict[str, 
     wanted = progress.get("dataset")
     for manifest in _readable(sorted(Path(recipe.data.cache).glob("*/manifest.json"))):
         splits = manifest.get("splits", {})
-        if isinstance(wanted, dict) and wanted == {
-            name: splits.get(name, {}).get("sha256") for name in wanted
-        }:
+        if isinstance(wanted, dict) and wanted == {name: splits.get(name, {}).get("sha256") for name in wanted}:
             return manifest
     return None
 

@@ -83,6 +83,4 @@ class Spool:
 
 def combined_hash(hashes: Mapping[str, str]) -> str:
     """One hash of named hashes, whatever their order."""
-    return hashlib.sha256(
-        "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items())).encode()
-    ).hexdigest()
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items())).encode()).hexdigest()

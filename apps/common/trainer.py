@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -101,11 +102,21 @@ class Trainer:
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.forward = self._prepared(model)
         self.stats: list[tuple[Tensor, Tensor]] = []
+        # since the last log line: this process's share of the loss times the step's targets, the step's targets, targets
+        # ranked first, targets ranked. A log line is the mean over every target since the one before.
+        precise = torch.float32 if world.device.type == "mps" else torch.float64
+        self.recent = torch.tensor(self._recent_of(progress.recent), dtype=precise).to(world.device)
         self.forward.register_forward_hook(self._remember)
         # the first step whose gradient was not finite; kept on the device, so that no step waits to look at it
         self.broken = torch.full((), self.settings.steps, dtype=torch.int64, device=world.device)
         self.clock = Clock(world, tinycore.count(recipe.model).flops_per_token(length))
         self.clock.start(progress.tokens, elapsed)
+
+    def _recent_of(self, saved: list[list[float]]) -> list[float]:
+        """This process's sums from those of all; with another number of processes the main one takes them together."""
+        if len(saved) == self.world.size:
+            return saved[self.world.index]
+        return [sum(column) for column in zip(*saved, strict=True)] if saved and self.world.index == 0 else [0.0] * 4
 
     def _prepared(self, model: Decoder) -> nn.Module:
         """The module that training calls: autocast by Accelerate, compiled on request, not wrapped for gradients."""
@@ -137,10 +148,11 @@ class Trainer:
                     saved = saved or self._save()
                     return self._outcome("stopped", saved)
                 loss, norm = self._step(window, int(targets))
+                self._sum_up(loss, int(targets))
                 self.progress.step += 1
                 self.progress.tokens += int(targets)
                 self.progress.data = self.loader.state_dict()
-                saved = self._after_step(loss, norm, shown)
+                saved = self._after_step(norm, shown)
             if not saved:  # resumed from the last step's checkpoint: nothing was left to do
                 saved = checkpoints.directory_of(self.progress.step)
         return self._outcome("done", saved)
@@ -186,7 +198,14 @@ class Trainer:
             if step:
                 return True
 
-    def _after_step(self, loss: Tensor, norm: Tensor, shown: Steps) -> str:
+    def _sum_up(self, loss: Tensor, targets: int) -> None:
+        """Add a step to what the next log line will say, without waiting for the device."""
+        right, ranked = (sum((pair[index] for pair in self.stats), torch.zeros_like(loss)) for index in range(2))
+        mine = targets if self.world.index == 0 else 0  # the step's targets are everybody's: counted once
+        step = [loss.to(self.recent) * targets, torch.full_like(self.recent[0], mine), right, ranked]
+        self.recent += torch.stack([value.to(self.recent) for value in step])
+
+    def _after_step(self, norm: Tensor, shown: Steps) -> str:
         """Log, validate, sample and save where this step is due; the name of the checkpoint if one was written."""
         settings, step = self.settings, self.progress.step
         last = step == settings.steps
@@ -196,7 +215,7 @@ class Trainer:
 
         metrics: dict[str, Any] = {}
         if due(settings.log_every):
-            metrics = self._log(loss, norm)
+            metrics = self._log(norm)
         saving = due(settings.save_every)
         # a checkpoint can only be the best if its own score is known
         if saving or due(settings.validate_every):
@@ -206,11 +225,12 @@ class Trainer:
         shown.update(step, metrics)
         return self._save() if saving else ""
 
-    def _log(self, loss: Tensor, norm: Tensor) -> dict[str, Any]:
+    def _log(self, norm: Tensor) -> dict[str, Any]:
         speed.synchronize(self.world.device)
         timing = self.clock.lap(self.progress.tokens)
-        correct, counted = (float(sum(pair[index] for pair in self.stats)) for index in range(2))
-        value, right, count = self.world.total(float(loss), correct, counted)
+        loss, targets, right, count = self.world.total(*self.recent.tolist())
+        self.recent.zero_()
+        value = loss / max(targets, 1)
         self._require_finite(value)
         metrics = {
             "loss": value,
@@ -272,6 +292,8 @@ class Trainer:
         step = self.progress.step
         with self.clock.paused("checkpoint"):
             states = self.world.gather(random_state.capture(self.world.device))
+            recent = self.world.gather(json.dumps(self.recent.tolist()).encode())
+            self.progress.recent = [json.loads(row) for row in recent]
             latest, best = self.progress.latest, self.progress.best
             scored = latest is not None and latest["step"] == step
             if latest is not None and scored and (best is None or latest["val_bpb"] < best["val_bpb"]):

@@ -68,6 +68,7 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
         data=saved.data if same_data else {},
         best=saved.best if same_score else None,
         latest=saved.latest if same_score else None,
+        recent=saved.recent,
     )
     console.say(f"resuming {path} at step {saved.step} of {recipe.train.steps}")
     return Start(path, run, model, progress, checkpoint)

@@ -28,10 +28,11 @@ from apps.common.errors import RunError
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
+from apps.common.run_record import checkpoint_of
 from apps.common.signals import StopRequest
 from apps.common.trainer import Outcome, Trainer
 from apps.pretrain.resume import resume
-from apps.pretrain.start import Start, begin, weights_of, with_tokenizer_of
+from apps.pretrain.start import Start, begin, with_tokenizer_of
 from tinycore import ConfigError
 
 STOPPED = 3  # exit status of a run that was asked to stop and saved
@@ -40,7 +41,7 @@ STOPPED = 3  # exit status of a run that was asked to stop and saved
 def pretrain(request: Request, console: Console) -> int:
     """Carry out `request` in this process; the exit status. Raises BadRequest, ConfigError, ... and TrainingFailed."""
     recipe: Recipe = request.recipe
-    origin = weights_of(request.init_from) if request.init_from else None
+    origin = checkpoint_of(request.init_from) if request.init_from else None
     if origin is not None:
         recipe = with_tokenizer_of(origin, recipe, console)
     world = processes.start(request.device, recipe.train.precision, request.processes, recipe.train.trackers)

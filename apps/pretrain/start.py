@@ -83,18 +83,6 @@ def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[
     )
 
 
-def weights_of(path: Path) -> Path:
-    """The checkpoint that `path`, a checkpoint or a run, gives: a run's best, or else its latest. Raises RunError."""
-    if (path / "manifest.json").is_file():
-        return path
-    for pointer in ("best", "latest"):
-        if (path / pointer).is_file():
-            name = (path / pointer).read_text(encoding="utf-8").strip()
-            if Path(name).name == name and (path / "checkpoints" / name).is_dir():
-                return path / "checkpoints" / name
-    raise RunError(f"{path}: neither a checkpoint nor a run that has one")
-
-
 def with_tokenizer_of(origin: Path, recipe: Recipe, console: Console) -> Recipe:
     """Weights know ids, not words: a recipe that would train a tokenizer takes that of the weights."""
     file = origin / "tokenizer.json"

@@ -28,9 +28,7 @@ TOPICS = (
     + "y" * 90
     + '"}\n'
 )
-LONG = (
-    "A sentence that says at some length what this definition does, and with enough characters to be prose."
-)
+LONG = "A sentence that says at some length what this definition does, and with enough characters to be prose."
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +186,7 @@ def test_order_comes_from_names_not_from_the_file_system(small_library: Path, tm
         target = copy / path.relative_to(small_library)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    first, second = (
-        EmbeddedCorpus(synthetic_documents=5, library_root=root) for root in (small_library, copy)
-    )
+    first, second = (EmbeddedCorpus(synthetic_documents=5, library_root=root) for root in (small_library, copy))
     assert list(first.documents()) == list(second.documents())
     assert first.description() == second.description()
     assert first.manifest() == second.manifest()

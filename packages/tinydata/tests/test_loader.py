@@ -37,13 +37,8 @@ def documents(seed: int = 0) -> list[Document]:
     """Distinct documents from two tokens to several rows long, exact multiples of a row among them, some with tags."""
     draw = random.Random(seed)
     lengths = [draw.choice([0, 5, 20, 27, 28, 29, 60, 61, 92, 150]) for _ in range(90)]
-    texts = [
-        f"{index:03d}" + "".join(draw.choices("abcdefgh", k=length)) for index, length in enumerate(lengths)
-    ]
-    return [
-        Document(text + "<calc>1é</calc>" * (index % 3), "s", index % 2 == 0)
-        for index, text in enumerate(texts)
-    ]
+    texts = [f"{index:03d}" + "".join(draw.choices("abcdefgh", k=length)) for index, length in enumerate(lengths)]
+    return [Document(text + "<calc>1é</calc>" * (index % 3), "s", index % 2 == 0) for index, text in enumerate(texts)]
 
 
 # Nothing is merged, so that lengths in characters are lengths in tokens and all remainders occur.
@@ -103,9 +98,7 @@ def pairs(stored: ShardSet) -> Counter[tuple[int, int]]:
 def test_every_token_is_a_target_exactly_once(shards: ShardSet, length: int, shuffle: bool) -> None:
     loader = Loader(shards, length, batch_size=3, shuffle=shuffle)
     batches = list(loader.epoch_batches())
-    stored = [
-        "," + ",".join(map(str, shards.read(index).tolist())) + "," for index in range(shards.documents)
-    ]
+    stored = ["," + ",".join(map(str, shards.read(index).tolist())) + "," for index in range(shards.documents)]
     found: Counter[tuple[int, int]] = Counter()
     for piece, targets in (segment for batch in batches for segment in segments(batch)):
         # a segment is a stretch of one document, its targets the same stretch one token on
@@ -116,9 +109,7 @@ def test_every_token_is_a_target_exactly_once(shards: ShardSet, length: int, shu
         found.update(itertools.pairwise(stretch))
     assert found == pairs(shards)
 
-    learned = Counter(
-        target for batch in batches for target in batch.targets.ravel().tolist() if target != -100
-    )
+    learned = Counter(target for batch in batches for target in batch.targets.ravel().tolist() if target != -100)
     expected: Counter[int] = Counter()
     for document in documents():
         expected.update([*TOKENIZER.encode(document.text, document.allow_special), TOKENIZER.end_id])
@@ -240,9 +231,7 @@ def test_ranks_together_see_what_one_rank_sees(shards: ShardSet, world: int) -> 
 
 @pytest.mark.parametrize(("rank", "world"), [(0, 1), (0, 2), (1, 2), (2, 3)])
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_a_resume_at_every_position_continues_exactly(
-    shards: ShardSet, rank: int, world: int, prefetch: int
-) -> None:
+def test_a_resume_at_every_position_continues_exactly(shards: ShardSet, rank: int, world: int, prefetch: int) -> None:
     settings: dict[str, Any] = {
         "batch_size": 5,
         "rank": rank,
@@ -275,12 +264,7 @@ def test_another_world_size_keeps_the_order(shards: ShardSet) -> None:
     for loader in four:
         loader.load_state_dict(two[0].state_dict())
     continued = [take(loader, 20) for loader in four]
-    seen = [
-        row
-        for ranks in (begun, continued)
-        for step in zip(*ranks, strict=True)
-        for row in rows_of(list(step))
-    ]
+    seen = [row for ranks in (begun, continued) for step in zip(*ranks, strict=True) for row in rows_of(list(step))]
     assert seen == alone
 
 
@@ -319,9 +303,7 @@ def test_an_overtaken_iterator_says_so(shards: ShardSet) -> None:
     assert loader.state_dict() == state
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"rank": 2, "world": 2}, {"world": 0}, {"prefetch": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"rank": 2, "world": 2}, {"world": 0}, {"prefetch": -1}])
 def test_impossible_sizes_are_refused(shards: ShardSet, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="out of range"):
         Loader(shards, T, **({"batch_size": 1} | wrong))
@@ -347,9 +329,7 @@ def test_one_pass_ends_and_every_rank_has_as_many_batches(shards: ShardSet, worl
         empty = batch.documents[:, 0] == -1
         assert (batch.documents[empty] == -1).all()
         assert (batch.tokens[empty] == TOKENIZER.end_id).all()
-    assert (
-        sum(batch.target_count for batches in passes for batch in batches) == shards.tokens - shards.documents
-    )
+    assert sum(batch.target_count for batches in passes for batch in batches) == shards.tokens - shards.documents
 
 
 def test_one_pass_over_the_first_rows(shards: ShardSet) -> None:

@@ -306,13 +306,9 @@ def test_whole_pieces_are_packed_within_2_percent_of_the_best(shape: str, sequen
 
 @pytest.mark.parametrize("sequence_length", [256, 512, 2048])
 @pytest.mark.parametrize("shape", LENGTHS)
-def test_at_least_99_percent_of_the_slots_are_filled(
-    tmp_path: Path, shape: str, sequence_length: int
-) -> None:
+def test_at_least_99_percent_of_the_slots_are_filled(tmp_path: Path, shape: str, sequence_length: int) -> None:
     lengths = np.clip(LENGTHS[shape](np.random.default_rng(0))[:2000], 3, 20_000).astype(np.int64)
-    stored = pack(
-        (Document("a " * (size // 2) + "a", "s") for size in lengths.tolist()), TOKENIZER, tmp_path / "d"
-    )
+    stored = pack((Document("a " * (size // 2) + "a", "s") for size in lengths.tolist()), TOKENIZER, tmp_path / "d")
     plan = plan_rows(stored, sequence_length)
     # fewer rows there cannot be: a set this small may have one that is not full
     assert plan.filled >= 0.99 or plan.rows == -(-int(plan.length.sum()) // sequence_length)

@@ -53,9 +53,7 @@ def test_split_follows_the_hash_of_the_text() -> None:
         position = Fraction(digest, 2**256)
         side = split_of(text, fractions)
         # Truncated to 53 bits the position is the same one, but for borders that no text here is near.
-        expected = (
-            "test" if position < Fraction(1, 8) else "validation" if position < Fraction(3, 8) else "train"
-        )
+        expected = "test" if position < Fraction(1, 8) else "validation" if position < Fraction(3, 8) else "train"
         assert side == expected
         sides[side] += 1
     assert abs(sides["test"] / 4000 - 0.125) < 0.02
@@ -155,9 +153,7 @@ def test_unusable_documents_are_skipped_and_counted(tmp_path: Path) -> None:
 
 def test_bad_utf8_in_parquet_costs_one_row(tmp_path: Path) -> None:
     data = [b"good", b"\xff\xfe", None, b"last"]
-    strings = pyarrow.Array.from_buffers(
-        pyarrow.string(), len(data), pyarrow.array(data, pyarrow.binary()).buffers()
-    )
+    strings = pyarrow.Array.from_buffers(pyarrow.string(), len(data), pyarrow.array(data, pyarrow.binary()).buffers())
     pyarrow.parquet.write_table(pyarrow.table({"text": strings, "n": [1, 2, 3, 4]}), tmp_path / "a.parquet")
     source = Files(tmp_path)
     assert texts(source) == ["good", "last"]
@@ -331,9 +327,7 @@ def test_a_dataset_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     )
     # A process of its own, because the library reads the variable when it is imported.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("SourceError dataset nobody/nothing/subset: cannot be loaded: ")
     assert done.stdout.count("\n") == 1
 

@@ -89,9 +89,7 @@ def test_stories_are_well_formed(some_stories: list[str]) -> None:
     for text in some_stories:
         assert not re.search(r"[{}|_<>]|  |\n\n|\n | \n| [.,!?]|[.,][.,]", text), text
         assert not re.search(r"\b[Aa] [aeiouAEIOU]|\b[Aa]n [^aeiouAEIOU ]", text), text
-        assert not re.search(
-            r"\b(\w+) \1\b", re.sub(r"(?i)\b(ran and ran|it rained and rained)\b", "", text)
-        ), text
+        assert not re.search(r"\b(\w+) \1\b", re.sub(r"(?i)\b(ran and ran|it rained and rained)\b", "", text)), text
         assert text[0].isupper()
         assert text[-1] in '.!?"'
         assert text.count('"') % 2 == 0
@@ -103,9 +101,7 @@ def test_stories_are_well_formed(some_stories: list[str]) -> None:
 
 
 def test_stories_use_a_small_vocabulary_and_are_varied(some_stories: list[str]) -> None:
-    vocabulary = set(
-        itertools.chain.from_iterable(re.findall(r"[a-z]+", text.lower()) for text in some_stories)
-    )
+    vocabulary = set(itertools.chain.from_iterable(re.findall(r"[a-z]+", text.lower()) for text in some_stories))
     assert 400 < len(vocabulary) < 900
     sizes = [len(text.encode()) for text in some_stories]
     assert min(sizes) >= 400

@@ -152,9 +152,7 @@ def test_training_in_other_processes_gives_the_same_tokenizer() -> None:
     for hash_seed, threads in (("1", "1"), ("2", "3")):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "RAYON_NUM_THREADS": threads}
         command = [sys.executable, "-c", program % WORDS]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=60
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
         assert done.stdout.strip() == TRAINED.hash
 
 
@@ -180,9 +178,7 @@ def test_training_text_reaches_the_library_in_bounded_pieces(monkeypatch: pytest
         pieces.extend(iterator)
 
     stand_in = SimpleNamespace(train_from_iterator=record, to_str=TRAINED._plain.to_str)
-    monkeypatch.setattr(
-        "tinydata.tokenizer_training.tokenizers", SimpleNamespace(Tokenizer=lambda model: stand_in)
-    )
+    monkeypatch.setattr("tinydata.tokenizer_training.tokenizers", SimpleNamespace(Tokenizer=lambda model: stand_in))
     train_tokenizer([Document(text, "s")], 400)
     assert "".join(pieces) == text
     assert max(map(len, pieces)) <= TRAINING_PIECE_CHARACTERS
@@ -191,9 +187,7 @@ def test_training_text_reaches_the_library_in_bounded_pieces(monkeypatch: pytest
 @pytest.mark.parametrize("shares", [{"a": 1, "b": 1}, {"a": 1, "b": 9}, {"a": 5, "b": 1}, {"a": 1, "b": 0}])
 def test_weighted_mix_has_the_asked_shares_of_bytes(shares: dict[str, float]) -> None:
     draw = random.Random(0)
-    documents = [
-        Document("é" * draw.randint(1, 100), "a" if draw.random() < 0.7 else "b") for _ in range(2000)
-    ]
+    documents = [Document("é" * draw.randint(1, 100), "a" if draw.random() < 0.7 else "b") for _ in range(2000)]
     sizes = dict.fromkeys("ab", 0)
     for document in weighted_documents(documents, shares):
         sizes[document.source] += len(document.text.encode())
@@ -210,9 +204,7 @@ def test_weighted_training_follows_the_weights() -> None:
 
 def test_bad_training_requests_are_one_line_errors() -> None:
     documents = corpus(3)
-    with pytest.raises(
-        TokenizerError, match="vocab_size 271 is too small: special tokens and bytes alone are 272"
-    ):
+    with pytest.raises(TokenizerError, match="vocab_size 271 is too small: special tokens and bytes alone are 272"):
         train_tokenizer(documents, 271)
     with pytest.raises(TokenizerError, match="there are no documents"):
         train_tokenizer([], 400)

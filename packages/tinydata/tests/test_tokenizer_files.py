@@ -22,9 +22,7 @@ from tinydata.tokenizer import Tokenizer
 from tinydata.tokenizer_file import TokenizerError
 from tinydata.tokenizer_training import train_tokenizer
 
-DOCUMENTS = [
-    Document(f"the cat number {index} sat on the mat, the dog did not\n", "made up") for index in range(30)
-]
+DOCUMENTS = [Document(f"the cat number {index} sat on the mat, the dog did not\n", "made up") for index in range(30)]
 TRAINED = train_tokenizer(DOCUMENTS, 320)
 
 
@@ -93,9 +91,7 @@ def test_save_and_load_from_a_file_and_a_directory(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "tokenizer.json"):
         loaded = Tokenizer.load(path)
         assert (loaded.hash, loaded.end_id, loaded.special) == (TRAINED.hash, TRAINED.end_id, TRAINED.special)
-    assert tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).decode(
-        [70, 71]
-    ) == TRAINED.decode([70, 71])
+    assert tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).decode([70, 71]) == TRAINED.decode([70, 71])
 
 
 def test_gpt2_layout(tmp_path: Path) -> None:
@@ -145,9 +141,7 @@ def test_settings_that_would_change_documents_are_switched_off(tmp_path: Path) -
             {"Sequence": {"id": "A", "type_id": 0}},
         ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {
-            "<|endoftext|>": {"id": "<|endoftext|>", "ids": [260], "tokens": ["<|endoftext|>"]}
-        },
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [260], "tokens": ["<|endoftext|>"]}},
     }
     plain = Tokenizer.load(write(tmp_path / "plain.json", foreign()))
     loaded = Tokenizer.load(write(tmp_path / "tokenizer.json", data))

@@ -26,9 +26,7 @@ def test_vocabulary_reads_an_iterator_once() -> None:
 
 def test_every_occurrence_counts() -> None:
     known = vocabulary(["the cat sat"])
-    assert word_coverage(["The cat zat. The zat!", "dog"], known) == WordCoverage(
-        6, 3, (("zat", 2), ("dog", 1))
-    )
+    assert word_coverage(["The cat zat. The zat!", "dog"], known) == WordCoverage(6, 3, (("zat", 2), ("dog", 1)))
     assert word_coverage(["The cat zat. The zat!", "dog"], known).share == 0.5
 
 

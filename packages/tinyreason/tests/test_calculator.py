@@ -174,9 +174,7 @@ expressions = st.recursive(
 @given(st.one_of(expressions, expressions.map("-{}".format)))
 @settings(deadline=None, derandomize=True, max_examples=300)
 def test_precedence_and_values_are_pythons_on_fractions(text: str) -> None:
-    exact = re.sub(
-        r"\*\*(-?\d)|(\d+(?:\.\d+)?)", lambda m: m.group(0) if m.group(1) else f"F('{m.group(2)}')", text
-    )
+    exact = re.sub(r"\*\*(-?\d)|(\d+(?:\.\d+)?)", lambda m: m.group(0) if m.group(1) else f"F('{m.group(2)}')", text)
     try:
         expected = eval(exact, {"F": Fraction})  # noqa: S307 - Python is the reference; the text is ours
     except ZeroDivisionError:

@@ -131,9 +131,7 @@ def test_time_and_size_are_bounded(expression: str) -> None:
 
 def test_random_text_is_answered_or_refused_in_time() -> None:
     """Pieces of the language in random order reach what nobody listed; the seed is fixed."""
-    pieces = (
-        "9 300 1e999 .5 2 ( ( ) ) ** + - * / // % ! , 1,234 pi of 9**999 exp( ln( sqrt( round( log( lcm( max("
-    )
+    pieces = "9 300 1e999 .5 2 ( ( ) ) ** + - * / // % ! , 1,234 pi of 9**999 exp( ln( sqrt( round( log( lcm( max("
     rng = random.Random(0)
     answered = 0
     for _ in range(3000):

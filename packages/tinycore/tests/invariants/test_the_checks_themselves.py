@@ -170,10 +170,10 @@ def test_labels_shifted_twice_are_caught(monkeypatch: pytest.MonkeyPatch) -> Non
     """The model learns token t + 2, with a loss that falls as it should."""
     correct = LanguageModelHead.forward
 
-    def shifted_again(self: LanguageModelHead, tapped: Any, embedding: Tensor, targets: Any, logits: bool) -> Any:
+    def shifted_again(self: Any, tapped: Any, embedding: Tensor, ctx: Any, targets: Any, logits: bool) -> Any:
         if targets is not None:
             targets = torch.cat([targets[:, 1:], torch.full_like(targets[:, :1], -100)], 1)
-        return correct(self, tapped, embedding, targets, logits)
+        return correct(self, tapped, embedding, ctx, targets, logits)
 
     monkeypatch.setattr(LanguageModelHead, "forward", shifted_again)
     monkeypatch.setattr(testing.learning, "STEPS", 60)

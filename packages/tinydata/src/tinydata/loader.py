@@ -50,9 +50,7 @@ class Loader:
         """`batch_size` is the number of rows of one batch on one rank; `prefetch` batches are made ahead in a thread,
         0 makes them when they are asked for. Raises ValueError for sizes that make no sense."""
         if batch_size < 1 or world < 1 or not 0 <= rank < world or prefetch < 0:
-            raise ValueError(
-                f"batch_size {batch_size}, rank {rank}, world {world}, prefetch {prefetch}: out of range"
-            )
+            raise ValueError(f"batch_size {batch_size}, rank {rank}, world {world}, prefetch {prefetch}: out of range")
         self._shards = shards
         self._plan = plan_rows(shards, sequence_length)
         self._sequence_length = sequence_length
@@ -149,9 +147,7 @@ class Loader:
 
     def _check_owner(self, reader: object) -> None:
         if self._reader is not reader:
-            raise RuntimeError(
-                "this iterator has lost its place: the loader was iterated again or loaded a state"
-            )
+            raise RuntimeError("this iterator has lost its place: the loader was iterated again or loaded a state")
 
     def _identity(self) -> dict[str, int]:
         return {
@@ -172,9 +168,7 @@ class Loader:
             while first < stop:
                 if first // ORDER_BLOCK != block_index:
                     block_index = first // ORDER_BLOCK
-                    block = self._rows_of_samples(
-                        np.arange(block_index * ORDER_BLOCK, (block_index + 1) * ORDER_BLOCK)
-                    )
+                    block = self._rows_of_samples(np.arange(block_index * ORDER_BLOCK, (block_index + 1) * ORDER_BLOCK))
                 part = block[first % ORDER_BLOCK :][: stop - first]
                 parts.append(part)
                 first += len(part)

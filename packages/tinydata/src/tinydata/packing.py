@@ -80,9 +80,7 @@ class _ContentKey:
     """Hash of everything that determines the bytes of a shard set, computed from the documents alone."""
 
     def __init__(self, tokenizer: Tokenizer, shard_tokens: int) -> None:
-        self._hash = hashlib.sha256(
-            f"tinydata shards {FORMAT_VERSION} {tokenizer.hash} {shard_tokens}".encode()
-        )
+        self._hash = hashlib.sha256(f"tinydata shards {FORMAT_VERSION} {tokenizer.hash} {shard_tokens}".encode())
 
     def add(self, document: Document, text: bytes) -> None:
         source = document.source.encode()
@@ -148,9 +146,7 @@ class _Packer:
     def _write_batch(self, batch: list[Document]) -> None:
         encoded: dict[int, np.ndarray] = {}
         for allow_special in (False, True):
-            chosen = [
-                index for index, document in enumerate(batch) if document.allow_special == allow_special
-            ]
+            chosen = [index for index, document in enumerate(batch) if document.allow_special == allow_special]
             texts = [batch[index].text for index in chosen]
             encoded.update(zip(chosen, self._tokenizer.encode_arrays(texts, allow_special), strict=True))
         end = self._tokenizer.end_id
@@ -222,9 +218,7 @@ class _ShardWriter:
         self._blocks.append(hashlib.sha256(block).hexdigest())
 
 
-def _batches(
-    documents: Iterable[Document], key: _ContentKey, skipped: dict[str, int]
-) -> Iterator[list[Document]]:
+def _batches(documents: Iterable[Document], key: _ContentKey, skipped: dict[str, int]) -> Iterator[list[Document]]:
     """Groups the documents that have text, adding them to `key`; counts the others in `skipped`."""
     batch: list[Document] = []
     characters = 0

@@ -29,8 +29,7 @@ class Permutation:
         self._left = np.uint64(left)
         self._right = np.uint64(-(-size // left))
         digest = b"".join(
-            hashlib.sha256(f"tinydata order {seed} {epoch} {block}".encode()).digest()
-            for block in range(ROUNDS // 4)
+            hashlib.sha256(f"tinydata order {seed} {epoch} {block}".encode()).digest() for block in range(ROUNDS // 4)
         )
         self._keys = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 

@@ -130,12 +130,8 @@ def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray,
     by_length = np.argsort(-lengths.astype(np.int64), kind="stable")
     values, counts = np.unique(lengths, return_counts=True)
     bin_of = np.empty(len(lengths), dtype=np.int64)  # for the items in the order of by_length
-    groups: dict[
-        int, list[np.ndarray]
-    ] = {}  # free space -> bins, as arrays to be concatenated when they are needed
-    occupied = (
-        0  # bit s is set where groups[s] has a bin: finds the smallest space that fits in one expression
-    )
+    groups: dict[int, list[np.ndarray]] = {}  # free space -> bins, as arrays to be concatenated when they are needed
+    occupied = 0  # bit s is set where groups[s] has a bin: finds the smallest space that fits in one expression
     bins = taken = 0
     for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
         left = count

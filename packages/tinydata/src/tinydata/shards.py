@@ -24,9 +24,7 @@ import numpy as np
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKEN_BYTES_NAME = "token_bytes.bin"
-BLOCK_BYTES = (
-    4 * 2**20
-)  # each block of a .bin has its own sha256, so that a sample of a large set can be verified
+BLOCK_BYTES = 4 * 2**20  # each block of a .bin has its own sha256, so that a sample of a large set can be verified
 FULL_VERIFICATION_BYTES = 2**30  # "auto" reads everything below this size
 
 _REMEDY = "delete the folder and pack the documents again"
@@ -52,9 +50,7 @@ class ShardSet:
     tokens, documents, bytes: totals, separators included in `tokens`, `bytes` being the UTF-8 bytes of the text.
     """
 
-    def __init__(
-        self, directory: Path, manifest: dict[str, Any], shards: list[Shard], token_bytes: np.ndarray
-    ) -> None:
+    def __init__(self, directory: Path, manifest: dict[str, Any], shards: list[Shard], token_bytes: np.ndarray) -> None:
         self.directory = directory
         self.manifest = manifest
         self.shards = shards
@@ -88,18 +84,11 @@ class ShardSet:
             verify = "full" if total < FULL_VERIFICATION_BYTES else "sample"
         table = np.frombuffer(_verified_bytes(path / TOKEN_BYTES_NAME, manifest["token_bytes"]), dtype="<i4")
         if len(table) != manifest["vocab_size"] or (len(table) and table.min() < 0):
-            raise ShardError(
-                f"{path / TOKEN_BYTES_NAME}: not one non-negative length per id of the vocabulary"
-            )
-        shards = [
-            _open_shard(path, index, entry, manifest, verify)
-            for index, entry in enumerate(manifest["shards"])
-        ]
+            raise ShardError(f"{path / TOKEN_BYTES_NAME}: not one non-negative length per id of the vocabulary")
+        shards = [_open_shard(path, index, entry, manifest, verify) for index, entry in enumerate(manifest["shards"])]
         for name in ("tokens", "documents"):
             if manifest[name] != sum(entry[name] for entry in manifest["shards"]):
-                raise ShardError(
-                    f"{path / MANIFEST_NAME}: '{name}' is not the sum over the shards: {_REMEDY}"
-                )
+                raise ShardError(f"{path / MANIFEST_NAME}: '{name}' is not the sum over the shards: {_REMEDY}")
         return cls(path, manifest, shards, table.astype(np.int32))
 
     def read(self, document: int) -> np.ndarray:
@@ -132,9 +121,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except OSError as error:
-        raise ShardError(
-            f"{path}: cannot read it ({error.strerror}): is {directory} a packed data set?"
-        ) from None
+        raise ShardError(f"{path}: cannot read it ({error.strerror}): is {directory} a packed data set?") from None
     except (ValueError, RecursionError):
         raise ShardError(f"{path}: not JSON: {_REMEDY}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != "tinydata shards":
@@ -167,9 +154,7 @@ def _manifest_problem(manifest: dict[str, Any]) -> str | None:
     if not isinstance(shards, list) or not shards:
         return "'shards' is missing or empty"
     for index, entry in enumerate(shards):
-        good = (
-            isinstance(entry, dict) and _is_count(entry.get("tokens")) and _is_count(entry.get("documents"))
-        )
+        good = isinstance(entry, dict) and _is_count(entry.get("tokens")) and _is_count(entry.get("documents"))
         if not good or not _is_file_entry(entry.get("bin")) or not _is_file_entry(entry.get("idx")):
             return f"'shards.{index}' is not complete"
         blocks = entry.get("blocks")
@@ -214,9 +199,7 @@ def _blocks(path: Path, indices: list[int]) -> Iterator[tuple[int, bytes]]:
             yield index, file.read(BLOCK_BYTES)
 
 
-def _open_shard(
-    directory: Path, index: int, entry: dict[str, Any], manifest: dict[str, Any], verify: str
-) -> Shard:
+def _open_shard(directory: Path, index: int, entry: dict[str, Any], manifest: dict[str, Any], verify: str) -> Shard:
     bin_path, idx_path = shard_file(directory, index, "bin"), shard_file(directory, index, "idx")
     dtype = token_dtype(manifest["vocab_size"])
     _check_size(bin_path, entry["bin"]["size"])
@@ -242,15 +225,9 @@ def _open_shard(
     # The offsets are 1 % of the data and a wrong one reads across documents, so they are always verified.
     offsets = np.frombuffer(_verified_bytes(idx_path, entry["idx"]), dtype="<i8")
     # Within bounds first: differences of arbitrary int64 could wrap around to something that looks increasing.
-    bounded = (
-        offsets[0] == 0
-        and offsets[-1] == entry["tokens"]
-        and 0 <= offsets.min() <= offsets.max() <= offsets[-1]
-    )
+    bounded = offsets[0] == 0 and offsets[-1] == entry["tokens"] and 0 <= offsets.min() <= offsets.max() <= offsets[-1]
     if not bounded or (np.diff(offsets) < 2).any():
-        raise ShardError(
-            f"{idx_path}: the document offsets are not increasing from 0 to {entry['tokens']}: {_REMEDY}"
-        )
+        raise ShardError(f"{idx_path}: the document offsets are not increasing from 0 to {entry['tokens']}: {_REMEDY}")
     tokens = np.asarray(np.memmap(bin_path, dtype=dtype, mode="r"))
     if verify == "full":
         edges = tokens[offsets[:-1]], tokens[offsets[1:] - 1]

@@ -216,9 +216,7 @@ def _encode(library: tokenizers.Tokenizer, texts: Sequence[str]) -> list[tokeniz
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                raise TokenizerError(
-                    f"text is not Unicode: lone surrogate at character {error.start}"
-                ) from None
+                raise TokenizerError(f"text is not Unicode: lone surrogate at character {error.start}") from None
         raise
 
 

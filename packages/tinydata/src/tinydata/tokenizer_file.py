@@ -33,9 +33,7 @@ def read_tokenizer_file(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise TokenizerError(
-                f"{path}: {size:,} bytes is more than a tokenizer file may have ({MAX_FILE_BYTES:,})"
-            )
+            raise TokenizerError(f"{path}: {size:,} bytes is more than a tokenizer file may have ({MAX_FILE_BYTES:,})")
         return parse_tokenizer(path.read_bytes(), str(path))
     except OSError as error:
         raise TokenizerError(f"{path}: cannot read the tokenizer: {error.strerror or error}") from None
@@ -66,9 +64,7 @@ def parse_tokenizer(content: bytes | str, origin: str) -> dict[str, Any]:
             raise TokenizerError(f"{origin}: an entry of 'added_tokens' has no 'content'")
         _check_id(token.get("id"), token["content"], origin)
         if vocabulary.get(token["content"], token["id"]) != token["id"]:
-            raise TokenizerError(
-                f"{origin}: added token {token['content']!r} has another id in the vocabulary"
-            )
+            raise TokenizerError(f"{origin}: added token {token['content']!r} has another id in the vocabulary")
         if _TAG.fullmatch(token["content"]):
             token["special"] = True
         for flag in ("single_word", "lstrip", "rstrip", "normalized", "special"):
@@ -114,9 +110,7 @@ def build_tokenizer(data: dict[str, Any], origin: str) -> tokenizers.Tokenizer:
     for name in special.values():
         for spelled in tokenizer.encode(name, add_special_tokens=False).ids:
             if spelled in special:
-                raise TokenizerError(
-                    f"{origin}: ordinary text can spell the special token {special[spelled]!r}"
-                )
+                raise TokenizerError(f"{origin}: ordinary text can spell the special token {special[spelled]!r}")
     return tokenizer
 
 

@@ -36,9 +36,7 @@ def train_tokenizer(
     """
     smallest = len(special_tokens) + 256
     if vocab_size < smallest:
-        raise TokenizerError(
-            f"vocab_size {vocab_size} is too small: special tokens and bytes alone are {smallest}"
-        )
+        raise TokenizerError(f"vocab_size {vocab_size} is too small: special tokens and bytes alone are {smallest}")
     if not special_tokens or len(set(special_tokens)) != len(special_tokens) or not all(special_tokens):
         raise TokenizerError("special_tokens must be distinct, non-empty names, the document separator first")
     copies = documents if weights is None else weighted_documents(documents, weights)
@@ -73,9 +71,7 @@ def weighted_documents(documents: Iterable[Document], weights: Mapping[str, floa
     emitted are brought as close below that multiple of the bytes seen as whole documents allow.
     """
     if iter(documents) is documents:
-        raise TokenizerError(
-            "a weighted mix reads the documents twice: pass something re-iterable, not an iterator"
-        )
+        raise TokenizerError("a weighted mix reads the documents twice: pass something re-iterable, not an iterator")
     sizes: dict[str, int] = {}
     for document in documents:
         sizes[document.source] = sizes.get(document.source, 0) + _size(document)
@@ -84,12 +80,8 @@ def weighted_documents(documents: Iterable[Document], weights: Mapping[str, floa
         raise TokenizerError(
             f"weights: source {wrong!r} has a weight or documents but not both; sources: {sorted(sizes)}"
         )
-    if any(not weight >= 0.0 for weight in weights.values()) or not 0.0 < sum(weights.values()) < float(
-        "inf"
-    ):
-        raise TokenizerError(
-            f"weights must not be negative and must have a positive sum, got {dict(weights)}"
-        )
+    if any(not weight >= 0.0 for weight in weights.values()) or not 0.0 < sum(weights.values()) < float("inf"):
+        raise TokenizerError(f"weights must not be negative and must have a positive sum, got {dict(weights)}")
     total, total_weight = sum(sizes.values()), sum(weights.values())
     owed = dict.fromkeys(sizes, 0.0)
     for document in documents:

@@ -48,9 +48,7 @@ class NgramModel:
         self._tables = tuple(tables)  # from unigram to the highest order
 
     @classmethod
-    def train(
-        cls, documents: Iterable[NDArray[np.integer]], *, vocab_size: int, order: int = 3
-    ) -> NgramModel:
+    def train(cls, documents: Iterable[NDArray[np.integer]], *, vocab_size: int, order: int = 3) -> NgramModel:
         """Count the n-grams of ``documents`` (1-D integer arrays, read once) and estimate the discounts.
 
         Raises ValueError for an order outside 1..3, a vocabulary that 64-bit keys cannot hold, a token
@@ -97,9 +95,7 @@ class NgramModel:
         return np.log2(probability)
 
 
-def _windows(
-    documents: Iterable[NDArray[np.integer]], order: int, vocab_size: int
-) -> Iterator[NDArray[np.int64]]:
+def _windows(documents: Iterable[NDArray[np.integer]], order: int, vocab_size: int) -> Iterator[NDArray[np.int64]]:
     """Keys of the ``order``-gram that ends at each target, in order, about BLOCK_TOKENS at a time."""
     pending: list[NDArray[np.integer]] = []
     held = 0

@@ -54,9 +54,7 @@ class EmbeddedCorpus:
         unknown = [part for part in parts if part not in PARTS]
         if unknown or not parts or len(set(parts)) < len(parts):
             wrong = f"unknown part {unknown[0]!r}" if unknown else f"got {list(parts)}"
-            raise SourceError(
-                f"embedded corpus: {wrong}: parts are one or more of {', '.join(PARTS)}, each once"
-            )
+            raise SourceError(f"embedded corpus: {wrong}: parts are one or more of {', '.join(PARTS)}, each once")
         if synthetic_documents < 1:
             raise SourceError(
                 f"embedded corpus: {synthetic_documents} synthetic documents: leave the parts out instead"

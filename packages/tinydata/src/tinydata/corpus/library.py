@@ -73,9 +73,7 @@ def files(root: Path) -> list[tuple[str, bytes]]:
     SourceError, in one line with the remedy, when `root` is an archive or holds too little.
     """
     if not root.is_dir():
-        raise SourceError(
-            f"embedded corpus: the standard library {root} is not a folder of .py files: {_REMEDY}"
-        )
+        raise SourceError(f"embedded corpus: the standard library {root} is not a folder of .py files: {_REMEDY}")
     names = sorted(_paths(root))
     if len(names) < MIN_FILES or _TOPICS not in names:
         missing = f"has no {_TOPICS}" if len(names) >= MIN_FILES else f"has only {len(names)} .py files"
@@ -83,9 +81,7 @@ def files(root: Path) -> list[tuple[str, bytes]]:
     try:
         return [(name, (root / name).read_bytes()) for name in names]
     except OSError as error:
-        raise SourceError(
-            f"embedded corpus: cannot read {error.filename} ({error.strerror}): {_REMEDY}"
-        ) from error
+        raise SourceError(f"embedded corpus: cannot read {error.filename} ({error.strerror}): {_REMEDY}") from error
 
 
 def fingerprint(root: Path) -> str:
@@ -123,8 +119,7 @@ def read(root: Path) -> LibraryText:
     for topic in topics:
         prose.add(topic)
     skipped = {
-        reason: code.skipped.get(reason, 0) + prose.skipped.get(reason, 0)
-        for reason in code.skipped | prose.skipped
+        reason: code.skipped.get(reason, 0) + prose.skipped.get(reason, 0) for reason in code.skipped | prose.skipped
     }
     return LibraryText(tuple(code.texts), tuple(prose.texts), dict(sorted(skipped.items())))
 

@@ -82,9 +82,7 @@ class CountedSource(ABC):
                 yield Document(text, self.name)
         if not usable:
             counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(self.skipped.items()))
-            raise SourceError(
-                f"{self.name}: no usable document ({counts or 'no records at all'}){self.remedy()}"
-            )
+            raise SourceError(f"{self.name}: no usable document ({counts or 'no records at all'}){self.remedy()}")
 
     def remedy(self) -> str:
         """What to try when nothing was usable, as the end of the error's line."""

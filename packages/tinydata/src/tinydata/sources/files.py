@@ -35,9 +35,7 @@ class Files(CountedSource):
             if not separator or "\n" in separator or "\r" in separator:
                 raise SourceError(f"{self.name}: separator must be one non-empty line, got {separator!r}")
             if not any(file.name.lower().endswith(formats.TEXT_SUFFIXES) for file in self.paths):
-                raise SourceError(
-                    f"{self.name}: separator is for .txt and .md files, and there are none: leave it out"
-                )
+                raise SourceError(f"{self.name}: separator is for .txt and .md files, and there are none: leave it out")
 
     def records(self) -> Iterator[object]:
         self._columns = []

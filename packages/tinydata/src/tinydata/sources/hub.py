@@ -99,17 +99,13 @@ class Hub(CountedSource):
         except Exception as error:  # the library passes on whatever its builders and its HTTP client raise
             raise SourceError(f"dataset {self.name}: cannot be loaded: {_first_line(error)}") from error
         if not isinstance(loaded, datasets.Dataset | datasets.IterableDataset):
-            raise SourceError(
-                f"dataset {self.name}: split {self.split!r} is not one split: name a single one"
-            )
+            raise SourceError(f"dataset {self.name}: split {self.split!r} is not one split: name a single one")
         return loaded
 
     def _tables(self, dataset: datasets.Dataset | datasets.IterableDataset) -> Iterator[pyarrow.Table]:
         try:
             yield from dataset.iter(batch_size=_BATCH_ROWS)
-        except (
-            Exception
-        ) as error:  # as above; what was read so far is not the dataset, so nothing is kept of it
+        except Exception as error:  # as above; what was read so far is not the dataset, so nothing is kept of it
             raise SourceError(f"dataset {self.name}: reading broke off: {_first_line(error)}") from error
 
     def _check_column(self, columns: list[str] | None) -> None:
