@@ -63,8 +63,9 @@ class Decoder(nn.Module):
 
         targets (B, T): the token to predict at each position, -100 where nothing is learned (they come shifted from the
         data: `targets[t]` is the token after `tokens[t]`). doc_ids (B, T): equal ids belong to one document, -1 is
-        padding; the tokens of a document stand together (only padding may lie between them). state: what an earlier chunk of the same streams returned; None or {} begins fresh ones.
-        return_logits: default is to return them exactly when there are no targets.
+        padding; the tokens of a document stand together, only padding may lie between them. state: what an earlier
+        chunk of the same streams returned; None or {} begins fresh ones. return_logits: default is to return them
+        exactly when there are no targets.
         Raises ValueError for shapes that do not agree.
         """
         if tokens.ndim != 2 or tokens.shape[1] == 0:

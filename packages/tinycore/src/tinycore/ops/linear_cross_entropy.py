@@ -27,7 +27,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk:
     device = hidden.device.type
     if not torch.is_grad_enabled():  # a Function is told which inputs require gradients, not that nobody will ask
         hidden, weight = hidden.detach(), weight.detach()
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             loss, correct = _LinearCrossEntropy.apply(hidden, weight, targets, chunk, dtype)
@@ -55,8 +55,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             index = target.clamp(min=0)[:, None]
             logits = (part @ matrix.t()).to(wide)  # (chunk, V)
             total = logits.logsumexp(-1, keepdim=True)
-            loss += ((total - logits.gather(1, index))[:, 0] * learned).sum()
-            correct += ((logits.argmax(-1) == target) & learned).sum()
+            # sums are not made in place: torch 2.11 compiles that to a gradient of zero
+            loss = loss + ((total - logits.gather(1, index))[:, 0] * learned).sum()
+            correct = correct + ((logits.argmax(-1) == target) & learned).sum()
             if need_hidden or need_weight:
                 gradient = logits.sub_(total).exp_()
                 gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=wide))
