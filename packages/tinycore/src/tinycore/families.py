@@ -39,7 +39,8 @@ class Scope:
     """What a component may know of the model around it while it is built or counted.
 
     `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
-    with std / sqrt(2 * calls), once, however many calls share the weights).
+    with std / sqrt(2 * calls), once, however many calls share the weights). `product_bytes`: of an element inside matrix
+    products, 4 or, under autocast, 2; the residual stream is float32 in either case.
     """
 
     dim: int
@@ -50,6 +51,11 @@ class Scope:
     norm: NormConfig
     residual: ResidualConfig
     layer: int = 0
+    product_bytes: int = 4
+
+    def read(self, elements: int, products: int) -> int:
+        """Bytes kept of `elements` of float32 that so many matrix products read: once, or a cast copy for each."""
+        return 4 * elements if self.product_bytes == 4 else self.product_bytes * elements * products
 
     @property
     def residual_gain(self) -> float:
@@ -191,3 +197,7 @@ class HeadConfig(Family):
 
     def cost(self, scope: Scope, tied: bool) -> Cost:
         raise NotImplementedError
+
+    def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
+        """Bytes that exist at one time while the head's loss of `tokens` tokens is computed, beside what it keeps."""
+        return 0

@@ -118,7 +118,7 @@ class ModelConfig:
         """Every layer application of one forward pass, in order."""
         return self.depth.call_sites(sum(layer.size() for layer in self.layers))
 
-    def scope(self, layer: int = 0) -> Scope:
+    def scope(self, layer: int = 0, product_bytes: int = 4) -> Scope:
         return Scope(
             dim=self.dim,
             vocab_size=self.vocab_size,
@@ -128,11 +128,12 @@ class ModelConfig:
             norm=self.norm,
             residual=self.residual,
             layer=layer,
+            product_bytes=product_bytes,
         )
 
-    def cost(self, length: int) -> Cost:
-        """Cost of the whole model per token, in sequences of `length` tokens."""
-        scope = self.scope()
+    def cost(self, length: int, product_bytes: int = 4) -> Cost:
+        """Cost of the whole model per token, in sequences of `length` tokens; see `Scope` for `product_bytes`."""
+        scope = self.scope(product_bytes=product_bytes)
         calls = Counter(site.layer for site in self.call_sites())
         total = self.embed.cost(scope) + self.depth.cost(scope) + self.norm.cost(scope, "final")
         for index, layer in enumerate(self.flat_layers()):

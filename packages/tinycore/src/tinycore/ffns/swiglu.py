@@ -43,7 +43,12 @@ class SwiGLU(nn.Module):
                 self.projection(scope, "gate").cost(scope.dim, width, "feed_forward")
                 + self.projection(scope, "up").cost(scope.dim, width, "feed_forward")
                 + self.projection(scope, "down").cost(width, scope.dim, "feed_forward")
-                + Cost(saved=4.0 * width)  # gate, up, silu(gate), product
+                + Cost(
+                    # gate, up, silu(gate), product
+                    saved=scope.read(scope.dim, 2) + 4.0 * width * scope.product_bytes,
+                    # the gradients of product, silu(gate) and up, of the stream and of the branch
+                    transient=3.0 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim,
+                )
             )
 
     def __init__(self, config: Config, scope: Scope) -> None:

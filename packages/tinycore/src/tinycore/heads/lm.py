@@ -42,7 +42,18 @@ class LanguageModelHead(nn.Module):
 
         def cost(self, scope: Scope, tied: bool) -> Cost:
             size = scope.vocab_size * scope.dim
-            return Cost(parameters=0 if tied else size, flops={"head": 2.0 * size}, saved=scope.dim)
+            # the gradients of the hidden states and of the matrix are made in the forward pass
+            return Cost(
+                parameters=0 if tied else size, flops={"head": 2.0 * size}, saved=4.0 * scope.dim, held=4 * size
+            )
+
+        def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
+            """The last norm's output, the matrix in the products' precision, and the chunk's logits three times (itself,
+            its exponentials, the chunk before) with their gradient in the products' precision."""
+            chunk = min(self.chunk, tokens)
+            several = 3 * 4 + scope.product_bytes if tokens > self.chunk else 2 * 4
+            matrix = scope.product_bytes * scope.vocab_size * scope.dim if scope.product_bytes < 4 else 0
+            return 4 * tokens * scope.dim + matrix + chunk * scope.vocab_size * several
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()

@@ -97,8 +97,12 @@ class Attention(nn.Module):
                 + Cost(
                     parameters=2 * width if self.qk_norm else 0,
                     flops={"attention_scores": 4.0 * queries * length},
-                    # q, k before and after rotation (and before their norms), v, and attention's output
-                    saved=(3.0 if self.qk_norm else 2.0) * (queries + shared) + shared + queries,
+                    # q, k, v, the output twice, the mask and the scores' sums
+                    saved=scope.read(scope.dim, 3)
+                    + scope.product_bytes * (3.0 * queries + 2 * shared + length)
+                    + 4 * self.heads
+                    + (8.0 * (queries + shared + self.heads + self.groups) if self.qk_norm else 0.0),
+                    transient=3.0 * scope.product_bytes * (queries + shared),
                     state=2 * shared * visible,
                 )
             )
