@@ -64,7 +64,7 @@ class Place:
 
 def parse(text: str, option: str = "--memory") -> Budget:
     """A size such as 8GB (powers of ten) or 6GiB (of two). Raises BadRequest."""
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) ?([KMGT]i?B)", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]*)?|\.[0-9]+) ?([KMGT]i?B)", text.strip(), re.IGNORECASE)
     found = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
     if not 0 < found < 2**63:
         raise BadRequest(f"{option}: {text!r} is not a size such as 8GB, 6GiB or 500MB")

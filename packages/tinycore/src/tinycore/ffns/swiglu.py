@@ -46,8 +46,8 @@ class SwiGLU(nn.Module):
                 + Cost(
                     # gate, up, silu(gate), product
                     saved=scope.read(scope.dim, 2) + 4.0 * width * scope.product_bytes,
-                    # the gradients of product, silu(gate) and up, of the stream and of the branch
-                    transient=3.0 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim,
+                    # the gradients of two of them (the product is gone by then), of the stream and of the branch
+                    transient=2.0 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim,
                 )
             )
 

@@ -48,12 +48,13 @@ class LanguageModelHead(nn.Module):
             )
 
         def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
-            """The last norm's output, the matrix in the products' precision, and the chunk's logits three times (itself,
-            its exponentials, the chunk before) with their gradient in the products' precision."""
+            """The last norm's output and the chunk's logits, their exponentials and the logits of the chunk before; where
+            products are less precise, also the matrix and the gradient of the chunk before in their precision."""
             chunk = min(self.chunk, tokens)
-            several = 3 * 4 + scope.product_bytes if tokens > self.chunk else 2 * 4
-            matrix = scope.product_bytes * scope.vocab_size * scope.dim if scope.product_bytes < 4 else 0
-            return 4 * tokens * scope.dim + matrix + chunk * scope.vocab_size * several
+            logits = 4 * (3 if tokens > self.chunk else 2)
+            cast = 0 if scope.product_bytes == 4 else scope.product_bytes
+            matrix = cast * scope.vocab_size * scope.dim
+            return 4 * tokens * scope.dim + matrix + chunk * scope.vocab_size * (logits + cast * (tokens > self.chunk))
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()
