@@ -113,6 +113,13 @@ def show(request: Request, console: Console) -> int:
             "checkpoints": f"{size(found.checkpoint_bytes)} each, at most {recipe.train.keep + 1} kept",
         }
     )
+    if request.derived:
+        console.head("derived", "each value of the recipe that was not given, and its rule")
+        console.table({f"{entry.key} {entry.value}": entry.rule for entry in request.derived})
+    if request.minutes is not None:
+        console.say(
+            f"\nin {request.minutes:g} minutes: as many steps as the speed measured at the start allows, not these"
+        )
     per_token = sum(found.flops.values())
     console.head("FLOPs", "matrix products, per token: a third forward, two thirds backward")
     console.table(
@@ -122,7 +129,8 @@ def show(request: Request, console: Console) -> int:
     console.head("memory", "predicted, per process")
     console.table({name: f"{size(value):>10}" for name, value in found.memory.items()})
     console.say("\nnothing was done; leave --dry-run out to start")
-    console.result({"recipe": request.recipe_name, **found.to_dict()})
+    derived = [vars(entry) for entry in request.derived]
+    console.result({"recipe": request.recipe_name, **found.to_dict(), "derived": derived})
     return 0
 
 
