@@ -6,9 +6,10 @@ that size nothing was measured here). N: parameters, D: tokens of the run, B: to
 
 horizon        D = 20 N (Chinchilla, arXiv 2203.15556), or what --tokens or --minutes ask for
 batch          B = 2,048 (D / 2.05M)^0.383 (exponent of arXiv 2505.13738), in rows of 2^k or 3 * 2^k, at least 4
-learning rate  8e-3 sqrt(B / 2,048) (128 / width) sqrt(4 / layers): the square root of the batch is Adam's (arXiv
-               2205.10287), the inverse width muP's (2203.03466), the inverse root of the depth depth-muP's (2310.02244);
-               as one rate serves embeddings and matrices, it is a compromise and not muP
+learning rate  8e-3 sqrt(B / 2,048) (0.788M / P)^(2/3), P: parameters outside the embedding table. The square root of the
+               batch is Adam's (arXiv 2205.10287). P grows as width^(8/3) here, so the rate falls as width^-1.8: muP's
+               1 / width (2203.03466) is for width alone, with depth it falls faster; Step Law (2503.04715) fits
+               P^-0.713 to 3,700 runs. One rate serves embeddings and matrices
 weight decay   B / (learning rate * weight decay * D) = 1.25 run lengths: the time over which AdamW forgets, as a share of
                the run, stays the demo's (arXiv 2405.13698); brandon-10m has 0.83
 length         the largest power of two up to three widths, 256 to 2,048 tokens: attention scores then cost at most 0.6
@@ -17,7 +18,7 @@ schedule       warmup 5 % of the steps, at most 2,000; decay over the last 30 % 
 
 The second anchor of this repository, brandon-10m, was not measured here. Width, depth (12 layers, called twice) and length
 are the dial's at 10M; it takes 65,536 tokens a step for 0.98B tokens, where the rule gives 21,800, at a learning rate of
-8e-4, a seventh of the dial's 5.9e-3 at 10M, from embeddings of another scale. Between the two the exponent of B would be
+8e-4, a fifth of the dial's 4.2e-3 at 10M, from embeddings of another scale. Between the two the exponent of B would be
 0.56; the smaller one is kept because one machine is filled by one micro-batch and gains no speed from more.
 """
 
@@ -39,10 +40,12 @@ TOKENS_A_PARAMETER = 20
 ANCHOR_TOKENS = 2_048_000
 ANCHOR_BATCH = 2_048  # tokens
 ANCHOR_LEARNING_RATE = 8e-3
-ANCHOR_WIDTH, ANCHOR_LAYERS = 128, 4
+ANCHOR_PARAMETERS = 787_584  # outside the embedding table
+ANCHOR_WIDTH = 128
 TIMESCALE = 1.25  # B / (learning rate * weight decay * D)
 
 BATCH_EXPONENT = 0.383
+RATE_EXPONENT = 2 / 3
 MOST_WARMUP = 2_000
 MOST_STEPS_BETWEEN = 1_000  # of validations and checkpoints
 
@@ -91,7 +94,7 @@ def derive(target: int, name: str, tokens: int | None = None) -> tuple[dict[str,
     length = context(chosen.dim)
     rows = batch_rows(horizon, length)
     steps = max(1, math.ceil(horizon / (rows * length)))
-    rate = learning_rate(rows * length, chosen.dim, chosen.layers)
+    rate = learning_rate(rows * length, chosen.outside_table())
     decay = weight_decay(rate, steps)
     warmup = min(MOST_WARMUP, max(1, round(0.05 * steps)))
     every = between(steps)
@@ -142,7 +145,8 @@ def _rules(chosen: Shape, asked: str) -> dict[str, str]:
         "train.steps": f"{asked}, over the tokens of a step",
         "train.batch_size": "2,048 tokens x (tokens of the run / 2.05M)^0.383 (arXiv 2505.13738; anchor: demo), in rows of "
         "2^k or 3 x 2^k",
-        "optim.learning_rate": "8e-3 x sqrt(tokens a step / 2,048) x 128 / width x sqrt(4 / layers) (anchor: demo)",
+        "optim.learning_rate": "8e-3 x sqrt(tokens a step / 2,048) x (0.788M / parameters outside the table)^(2/3) "
+        "(arXiv 2205.10287, 2503.04715; anchor: demo)",
         "optim.weight_decay": "forgets over 1.25 runs: 1 / (1.25 x learning rate x steps) (arXiv 2405.13698; anchor: demo)",
         "optim.betas": "the demo's",
         "optim.schedule.warmup": "5 % of the steps, at most 2,000",
@@ -166,9 +170,9 @@ def batch_rows(tokens: int, length: int) -> int:
     return min(allowed, key=lambda number: abs(math.log(number / rows)))
 
 
-def learning_rate(batch_tokens: int, width: int, layers: int) -> float:
-    """The peak learning rate, two significant digits."""
-    scaled = math.sqrt(batch_tokens / ANCHOR_BATCH) * ANCHOR_WIDTH / width * math.sqrt(ANCHOR_LAYERS / layers)
+def learning_rate(batch_tokens: int, outside_table: int) -> float:
+    """The peak learning rate for a model of `outside_table` parameters besides its embeddings, two significant digits."""
+    scaled = math.sqrt(batch_tokens / ANCHOR_BATCH) * (ANCHOR_PARAMETERS / outside_table) ** RATE_EXPONENT
     return _rounded(ANCHOR_LEARNING_RATE * scaled)
 
 

@@ -28,7 +28,7 @@ from apps.common.validation import Validator
 from apps.pretrain.start import no_progress
 
 FEWEST, MOST = 3, 20  # timed steps
-LONGEST = 10.0  # seconds of timed steps after the fewest
+SHARE, LONGEST = 0.02, 10.0  # of the run's time, and seconds, that steps are timed for after the fewest
 SCORED = 3  # batches that validation is timed with
 SAMPLED = 4  # tokens that a sample is timed with
 
@@ -51,7 +51,8 @@ def fit_minutes(
 
         return world.on_main(within)
 
-    pace = measure(recipe, prepared, world)
+    longest = min(LONGEST, SHARE * seconds)
+    pace = measure(recipe, prepared, world, longest)
     steps = fitting(recipe, pace)
     derived: tuple[Derived, ...] = ()
     if request.dial is not None:
@@ -59,7 +60,7 @@ def fit_minutes(
         mapping, derived = request.dial.turn(tokens)
         turned = with_resources_of(recipe, recipes.from_dict(mapping), world)
         if turned.micro_batch(world.size) != recipe.micro_batch(world.size):
-            pace = measure(turned, prepared, world)
+            pace = measure(turned, prepared, world, longest)
         recipe = turned
         steps = fitting(recipe, pace)
     micro_tokens = recipe.micro_batch(world.size) * world.size * recipe.data.sequence_length
@@ -81,17 +82,17 @@ def with_resources_of(recipe: Recipe, turned: Recipe, world: World) -> Recipe:
     return replace(turned, train=train)
 
 
-def measure(recipe: Recipe, prepared: Prepared, world: World) -> Pace:
-    """The pace of `recipe` here, by training a fresh model for a few steps that leave no trace."""
+def measure(recipe: Recipe, prepared: Prepared, world: World, longest: float) -> Pace:
+    """The pace of `recipe` here, by training a fresh model for a few steps, about `longest` seconds, without a trace."""
     before = random_state.capture(world.device)
     try:
-        return _measured(horizon.rehearsed(recipe, world.size), prepared, world)
+        return _measured(horizon.rehearsed(recipe, world.size), prepared, world, longest)
     finally:
         world.accelerator.free_memory()  # it holds on to every model it has prepared
         random_state.restore(before, world.device, "this process")
 
 
-def _measured(recipe: Recipe, prepared: Prepared, world: World) -> Pace:
+def _measured(recipe: Recipe, prepared: Prepared, world: World, longest: float) -> Pace:
     model = tinycore.build(recipe.model).to(world.device)
     trainer = Trainer(
         recipe=recipe,
@@ -110,7 +111,7 @@ def _measured(recipe: Recipe, prepared: Prepared, world: World) -> Pace:
     steps = trainer.rehearse()
     first = _mean(world, next(steps))
     times: list[float] = []
-    while len(times) < FEWEST or (len(times) < MOST and sum(times) < LONGEST):
+    while len(times) < FEWEST or (len(times) < MOST and sum(times) < longest):
         times.append(_mean(world, next(steps)))
     steps.close()
     typical = statistics.median(times)
