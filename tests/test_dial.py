@@ -21,9 +21,9 @@ from tinycore import ConfigError
 
 # size, parameters, vocabulary, layers, width, heads, kv, hidden, length, rows, steps, rate, decay, warmup, validate, save
 TABLE = """
-0.2M     197232   1024   6    48   3  1   128   256  12    1285     0.03   0.021    64   200   400
-0.5M     507200   1024  10    64   4  1   176   256  16    2477    0.017   0.019   124   500  1000
-  1M    1003104   2048   8    96   6  2   264   256  16    4898    0.011   0.015   245   500  1000
+0.2M     197232   1024   6    48   3  1   128   256  12    1285     0.01   0.062    64   200   400
+0.5M     507200   1024  10    64   4  1   176   256  16    2477     0.01   0.032   124   500  1000
+  1M    1003104   2048   8    96   6  2   264   256  16    4898     0.01   0.016   245   500  1000
   2M    2026112   2048  10   128   4  1   352   256  24    6596   0.0081   0.015   330  1000  1000
   5M    5014848   4096  11   192   6  2   496   512  16   12244   0.0052   0.013   612  1000  1000
  10M    9987840   8192  11   256   8  2   720   512  24   16257   0.0042   0.012   813  1000  1000
@@ -150,9 +150,16 @@ def test_what_is_given_by_name_takes_the_place_of_what_is_derived_and_nothing_el
     assert rules["model.layers.0.repeat"] in plain.derived
 
 
+def test_what_another_choice_leaves_no_place_for_is_not_listed() -> None:
+    request = parse("--size", "10M", "--optim.schedule.kind", "cosine", "--optim.schedule.warmup", "7")
+    rules = {entry.key: entry.value for entry in request.derived}
+    assert "optim.schedule.decay" not in rules
+    assert rules["optim.schedule.warmup"] == request.recipe.optim.schedule.warmup == 7
+
+
 def test_the_run_is_named_after_the_size_and_its_recipe_says_where_it_is_from() -> None:
     request = parse("--size", "10m")
-    assert request.recipe_name == "10M"
+    assert request.recipe_name == "10M"  # the run directory is runs/10M
     assert "--size 10M" in request.recipe.description
     assert recipes.from_dict(request.recipe_mapping) == request.recipe
 

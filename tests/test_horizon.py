@@ -165,7 +165,7 @@ def test_minutes_measure_and_change_nothing_but_the_steps(
 
 
 def test_with_a_size_minutes_turn_the_dial_once(
-    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows: list[int] = []
 
@@ -186,6 +186,7 @@ def test_with_a_size_minutes_turn_the_dial_once(
     )
     assert rows == [parse("--size", "0.2M").recipe.train.batch_size, recipe.train.batch_size]
     assert recipe.train.steps == 19
+    assert f"{recipe.train.batch_size} rows of 256 a step" in capsys.readouterr().err
 
 
 def test_two_processes_agree_and_a_resumed_run_is_not_measured_again(

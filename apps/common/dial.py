@@ -9,7 +9,7 @@ batch          B = 2,048 (D / 2.05M)^0.383 (exponent of arXiv 2505.13738), in ro
 learning rate  8e-3 sqrt(B / 2,048) (0.788M / P)^(2/3), P: parameters outside the embedding table. The square root of the
                batch is Adam's (arXiv 2205.10287). P grows as width^(8/3) here, so the rate falls as width^-1.8: muP's
                1 / width (2203.03466) is for width alone, with depth it falls faster; Step Law (2503.04715) fits
-               P^-0.713 to 3,700 runs. One rate serves embeddings and matrices
+               P^-0.713 to 3,700 runs. At most 1e-2: at 0.5M three times that failed. One rate serves all parameters
 weight decay   B / (learning rate * weight decay * D) = 1.25 run lengths: the time over which AdamW forgets, as a share of
                the run, stays the demo's (arXiv 2405.13698); brandon-10m has 0.83
 length         the largest power of two up to three widths, 256 to 2,048 tokens: attention scores then cost at most 0.6
@@ -46,6 +46,7 @@ TIMESCALE = 1.25  # B / (learning rate * weight decay * D)
 
 BATCH_EXPONENT = 0.383
 RATE_EXPONENT = 2 / 3
+MOST_RATE = 1e-2
 MOST_WARMUP = 2_000
 MOST_STEPS_BETWEEN = 1_000  # of validations and checkpoints
 
@@ -73,7 +74,8 @@ class Dial:
 
         mapping, derived = derive(self.target, self.name, tokens)
         merged = recipes.merge(mapping, self.overrides)
-        return merged, tuple(_as_overridden(entry, merged) for entry in derived)
+        kept = (entry for entry in derived if at(merged, entry.key) is not None)
+        return merged, tuple(_as_overridden(entry, merged) for entry in kept)
 
 
 def read(text: str, overriding: Sequence[Override] = ()) -> Dial:
@@ -145,8 +147,8 @@ def _rules(chosen: Shape, asked: str) -> dict[str, str]:
         "train.steps": f"{asked}, over the tokens of a step",
         "train.batch_size": "2,048 tokens x (tokens of the run / 2.05M)^0.383 (arXiv 2505.13738; anchor: demo), in rows of "
         "2^k or 3 x 2^k",
-        "optim.learning_rate": "8e-3 x sqrt(tokens a step / 2,048) x (0.788M / parameters outside the table)^(2/3) "
-        "(arXiv 2205.10287, 2503.04715; anchor: demo)",
+        "optim.learning_rate": "8e-3 x sqrt(tokens a step / 2,048) x (0.788M / parameters outside the table)^(2/3), "
+        "at most 0.01 (arXiv 2205.10287, 2503.04715; anchor: demo)",
         "optim.weight_decay": "forgets over 1.25 runs: 1 / (1.25 x learning rate x steps) (arXiv 2405.13698; anchor: demo)",
         "optim.betas": "the demo's",
         "optim.schedule.warmup": "5 % of the steps, at most 2,000",
@@ -173,7 +175,7 @@ def batch_rows(tokens: int, length: int) -> int:
 def learning_rate(batch_tokens: int, outside_table: int) -> float:
     """The peak learning rate for a model of `outside_table` parameters besides its embeddings, two significant digits."""
     scaled = math.sqrt(batch_tokens / ANCHOR_BATCH) * (ANCHOR_PARAMETERS / outside_table) ** RATE_EXPONENT
-    return _rounded(ANCHOR_LEARNING_RATE * scaled)
+    return _rounded(min(MOST_RATE, ANCHOR_LEARNING_RATE * scaled))
 
 
 def weight_decay(rate: float, steps: int) -> float:

@@ -58,7 +58,7 @@ def fit_minutes(
     if request.dial is not None:
         tokens = steps * recipe.train.batch_size * recipe.data.sequence_length
         mapping, derived = request.dial.turn(tokens)
-        turned = with_resources_of(recipe, recipes.from_dict(mapping), world)
+        turned = _turned(recipe, recipes.from_dict(mapping), world)
         if turned.micro_batch(world.size) != recipe.micro_batch(world.size):
             pace = measure(turned, prepared, world, longest)
         recipe = turned
@@ -76,10 +76,10 @@ def fit_minutes(
     return recipe, horizon.updated(derived, fitted)
 
 
-def with_resources_of(recipe: Recipe, turned: Recipe, world: World) -> Recipe:
-    """`turned` with this world's precision, and its own micro-batch written out."""
+def _turned(recipe: Recipe, turned: Recipe, world: World) -> Recipe:
+    """`recipe` with what of `turned` depends on the horizon, resolved for this world; model and data do not."""
     train = replace(turned.train, precision=recipe.train.precision, micro_batch=turned.micro_batch(world.size))
-    return replace(turned, train=train)
+    return replace(recipe, optim=turned.optim, train=train)
 
 
 def measure(recipe: Recipe, prepared: Prepared, world: World, longest: float) -> Pace:
