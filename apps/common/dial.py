@@ -1,8 +1,8 @@
 """One dial: from `--size 10M` to a whole recipe, each value with the rule that gave it. Closed forms; nothing is built.
 
 The shape is apps.common.dial_shape's. The rest is scaled from one measured point, the demo recipe: 0.92M parameters,
-width 128, 4 layers, 2.05M tokens in steps of 2,048, learning rate 8e-3, weight decay 0.1 (docs/EXPERIMENTS.md; above
-that size nothing was measured here). N: parameters, D: tokens of the run, B: tokens a step.
+width 128, 4 layers, 2.05M tokens in steps of 2,048, learning rate 8e-3, weight decay 0.1; the learning rate was
+checked at 0.5M and 2M on short runs (docs/EXPERIMENTS.md). N: parameters, D: tokens of the run, B: tokens a step.
 
 horizon        D = 20 N (Chinchilla, arXiv 2203.15556), or what --tokens or --minutes ask for
 batch          B = 2,048 (D / 2.05M)^0.383 (exponent of arXiv 2505.13738), in rows of 2^k or 3 * 2^k, at least 4

@@ -42,9 +42,9 @@ RULES = """
 ## Rules
 
 The measured point that batch, learning rate, weight decay and schedule are scaled from is the demo recipe (0.92M parameters,
-2.05M tokens, [EXPERIMENTS.md](EXPERIMENTS.md)). What was checked beside it is there too; **above 2M parameters the rules
-for the optimizer are extrapolation** from that point by published exponents. They match the scale at which 10M to 1B
-models are trained elsewhere, but nothing here was tuned at those sizes. Values are those of 10M.
+2.05M tokens). The learning rate was checked at 0.5M and 2M on short runs, where a third and three times of it were worse
+([EXPERIMENTS.md](EXPERIMENTS.md)). **Above 2M parameters, and for runs of 20 tokens a parameter, the optimizer's values are
+extrapolated** from there by published exponents and were not measured here. Values are those of 10M.
 
 | key | at 10M | rule |
 |---|---|---|
