@@ -1,0 +1,1 @@
+"""Measurements of this project on this machine: `uv run apps/bench --help`."""
