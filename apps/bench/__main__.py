@@ -1,22 +1,33 @@
-"""`uv run apps/bench NAME ...`: measurements of this project on this machine."""
+"""`uv run apps/bench NAME ...`: measurements of this project on this machine, beside what one would use instead."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 
-from apps.bench import memory
 from apps.common import command_line
 from apps.common.errors import BadRequest
 
-BENCHMARKS = {"memory": memory.main}
+BENCHMARKS = {
+    "train": "training speed and memory beside transformers' Llama of the same shape",
+    "generate": "decoding speed beside transformers' generate",
+    "memory": "predicted memory of training beside measured",
+    "kernels": "tinykernels' operations beside their rivals, correctness first",
+}
 
 
 def run() -> int:
     """Run the benchmark that the command line names; the exit status."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h"):
+        width = max(map(len, BENCHMARKS))
+        sys.stdout.write("uv run apps/bench NAME [OPTIONS]\n\n")
+        sys.stdout.writelines(f"  {key:<{width}}  {text}\n" for key, text in BENCHMARKS.items())
+        sys.stdout.write("\noptions of one: uv run apps/bench NAME --help\n")
+        return 0
     if name not in BENCHMARKS:
-        raise BadRequest(f"{name or 'nothing'!r} is no benchmark; there are: {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name](sys.argv[2:])
+        raise BadRequest(f"unknown benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    return importlib.import_module(f"apps.bench.{name}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

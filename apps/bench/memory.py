@@ -10,8 +10,8 @@ what remains of the total.
 from __future__ import annotations
 
 import json
-import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,8 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from apps.bench import results
 from apps.common import fit, recipes
 from apps.common.command_line import HELP, Arguments, Grammar, Option, take_apart
 from apps.common.console import Console, size
@@ -52,8 +51,9 @@ def main(argv: Sequence[str]) -> int:
         _show(found[-1], console)
     target = arguments.path("json")
     if target is not None:
-        document = {"command": "uv run apps/bench memory", "machine": machine(), "recipes": found}
-        target.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        command = shlex.join(["uv", "run", "apps/bench", "memory", *argv])
+        allocator = {"libc": " ".join(platform.libc_ver()), "heap_slack": fit.HEAP_SLACK}
+        results.write(target, command, {"allocator": allocator, "recipes": found})
         console.say(f"\nwritten to {target}")
     return 0
 
@@ -93,19 +93,6 @@ def shortened(recipe: Recipe, micro_batch: int | None, folder: Path) -> Recipe:
         ),
         sample=replace(recipe.sample, max_new_tokens=4),
     )
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on beside the code."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "libc": " ".join(platform.libc_ver()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "heap_slack": fit.HEAP_SLACK,
-    }
 
 
 def _asked(arguments: Arguments) -> list[tuple[str, int | None]]:

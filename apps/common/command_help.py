@@ -25,6 +25,7 @@ EXAMPLES = {
             "your own text",
             "uv run apps/pretrain --data.sources '[{kind: files, path: my_texts}]' --out runs/mine",
         ),
+        ("a model of your size, and half an hour", "uv run apps/pretrain --size 2M --minutes 30"),
         ("another model", "uv run apps/pretrain --recipe brandon-10m --train.micro_batch 8"),
         (
             "another member of a family",

@@ -22,6 +22,7 @@ from apps.common.overrides import Override
 from tinycore.config import ConfigError
 
 if TYPE_CHECKING:
+    from apps.common.dial import Derived, Dial
     from apps.common.fit import Budget
     from apps.common.forecast import Asked
     from apps.common.recipe import Recipe
@@ -95,6 +96,9 @@ DEVICE = Option("where to compute (default: the best there is)", "cpu|cuda|mps",
 
 PRETRAIN_OPTIONS: dict[str, Option] = {
     "recipe": Option("recipe to start from (default: demo)", "NAME|FILE"),
+    "size": Option("derive the recipe from a number of parameters, 0.2M to 1B, by the rules of docs/size.md", "10M"),
+    "tokens": Option("train on so many tokens, instead of --train.steps", "200M"),
+    "minutes": Option("train for so many minutes, by the speed measured at the start", "30"),
     "out": Option("run directory (default: runs/RECIPE)", "DIR"),
     "resume": Option("go on with the run in DIR (default: --out), exactly where it was saved", "DIR", True),
     "init-from": Option("start from the weights of another run: new data, new schedule", "DIR"),
@@ -114,7 +118,8 @@ PRETRAIN_OPTIONS: dict[str, Option] = {
 
 @dataclass(frozen=True)
 class Request:
-    """A pretraining run as asked for. `resume` is True for `--resume` without a directory."""
+    """A pretraining run as asked for. `resume` is True for `--resume` without a directory; `derived` are the values of the
+    recipe that the options size and tokens gave, each with its rule; `minutes` is for the session to turn into steps."""
 
     recipe_mapping: dict[str, Any]
     recipe: Recipe
@@ -129,6 +134,10 @@ class Request:
     allow_changes: bool = False
     memory: Budget | None = None
     forecast: Asked | None = None
+    overrides: tuple[Override, ...] = ()
+    dial: Dial | None = None
+    derived: tuple[Derived, ...] = ()
+    minutes: float | None = None
 
 
 def take_apart(argv: Sequence[str], grammar: Grammar) -> Arguments:
@@ -186,7 +195,7 @@ def _unknown(name: str, grammar: Grammar) -> str:
 
 def parse(app: str, argv: Sequence[str]) -> Request:
     """The request that `argv` makes of `app`. Prints and leaves with 0 for `--help` and `--list-recipes`."""
-    from apps.common import command_help, fit, forecast, recipes
+    from apps.common import command_help, fit, forecast, horizon, recipes
 
     def keys() -> list[str]:
         return [row.key for row in command_help.rows(recipes.load(recipes.DEFAULT))]
@@ -202,7 +211,11 @@ def parse(app: str, argv: Sequence[str]) -> Request:
         command_help.print_recipes()
         raise SystemExit(0)
     resume = arguments.path("resume") or (True if "resume" in arguments.options else None)
-    name, mapping = _base(arguments, resume)
+    asked = horizon.read(arguments, resuming=resume is not None)
+    if asked.dial is not None:
+        name, (mapping, derived) = asked.dial.name, asked.dial.turn(asked.tokens)
+    else:
+        (name, mapping), derived = _base(arguments, resume), ()
     if "help" in arguments.options:
         command_help.print_help(app, name, recipes.merge(mapping, arguments.overrides))
         raise SystemExit(0)
@@ -213,6 +226,10 @@ def parse(app: str, argv: Sequence[str]) -> Request:
         recipe = recipes.from_dict(mapping)
     except ConfigError as error:
         raise ConfigError(f"{error}{_elsewhere(str(error), arguments.overrides, keys)}") from None
+    if asked.tokens is not None:
+        recipe, more = horizon.with_tokens(recipe, asked.tokens, arguments.overrides)
+        derived = horizon.updated(derived, more)
+        mapping = recipes.merge(mapping, horizon.as_overrides(more))
     return Request(
         recipe_mapping=mapping,
         recipe=recipe,
@@ -227,6 +244,10 @@ def parse(app: str, argv: Sequence[str]) -> Request:
         allow_changes="allow-changes" in arguments.options,
         memory=fit.read(arguments),
         forecast=forecast.read(arguments),
+        overrides=arguments.overrides,
+        dial=asked.dial,
+        derived=derived,
+        minutes=asked.minutes,
     )
 
 

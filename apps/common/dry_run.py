@@ -114,6 +114,13 @@ def show(request: Request, console: Console) -> int:
             "checkpoints": f"{size(found.checkpoint_bytes)} each, at most {recipe.train.keep + 1} kept",
         }
     )
+    if request.derived:
+        console.head("derived", "each value of the recipe that was not given, and its rule")
+        console.table({f"{entry.key} {entry.value}": entry.rule for entry in request.derived})
+    if request.minutes is not None:
+        console.say(
+            f"\nin {request.minutes:g} minutes: as many steps as the speed measured at the start allows, not these"
+        )
     per_token = sum(found.flops.values())
     console.head("FLOPs", "matrix products, per token: a third forward, two thirds backward")
     console.table(
@@ -136,13 +143,9 @@ def show(request: Request, console: Console) -> int:
         console.head(f"on {asked.hardware}", "predicted")
         console.table(asked.rows())
     console.say("\nnothing was done; leave --dry-run out to start")
-    console.result(
-        {
-            "recipe": request.recipe_name,
-            **found.to_dict(),
-            **({"forecast": forecast.to_dict(asked)} if asked is not None else {}),
-        }
-    )
+    derived = [vars(entry) for entry in request.derived]
+    answer = {} if asked is None else {"forecast": forecast.to_dict(asked)}
+    console.result({"recipe": request.recipe_name, **found.to_dict(), "derived": derived, **answer})
     return 0
 
 

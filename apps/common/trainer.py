@@ -19,6 +19,7 @@ import contextlib
 import functools
 import json
 import math
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -156,6 +157,17 @@ class Trainer:
             if not saved:  # resumed from the last step's checkpoint: nothing was left to do
                 saved = checkpoints.directory_of(self.progress.step)
         return self._outcome("done", saved)
+
+    def rehearse(self) -> Generator[float]:
+        """Seconds of one step after another, without end, logs or checkpoints: for a model that is thrown away."""
+        with contextlib.closing(self._batches()) as batches:
+            while True:
+                start = time.perf_counter()
+                window = [next(batches) for _ in range(self.accumulation)]
+                (targets,) = self.world.total(sum(batch.target_count for batch in window))
+                self._step(window, int(targets))
+                speed.synchronize(self.world.device)
+                yield time.perf_counter() - start
 
     def _batches(self) -> Generator[tinydata.Batch]:
         yield from self.loader

@@ -7,6 +7,7 @@ or refuses reaches the others through `World.on_main`.
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from apps.common import (
     checkpoints,
     compare,
     fit,
+    horizon,
     logs,
     optimization,
     process_memory,
@@ -33,6 +35,7 @@ from apps.common.run_directory import RunDirectory
 from apps.common.run_record import checkpoint_of
 from apps.common.signals import StopRequest
 from apps.common.trainer import Outcome, Trainer
+from apps.pretrain.pace import fit_minutes
 from apps.pretrain.resume import resume
 from apps.pretrain.start import Start, begin, with_tokenizer_of
 from tinycore import ConfigError
@@ -42,7 +45,9 @@ STOPPED = 3  # exit status of a run that was asked to stop and saved
 
 def pretrain(request: Request, console: Console) -> int:
     """Carry out `request` in this process; the exit status. Raises BadRequest, ConfigError, ... and TrainingFailed."""
+    began = time.perf_counter()
     recipe: Recipe = request.recipe
+    derived = request.derived
     origin = checkpoint_of(request.init_from) if request.init_from else None
     if origin is not None:
         recipe = with_tokenizer_of(origin, recipe, console)
@@ -52,6 +57,12 @@ def pretrain(request: Request, console: Console) -> int:
         if world.size > 1:
             world.on_main(lambda: prepare(recipe, console).key)  # the others find it prepared
         prepared = prepare(recipe, console)
+        if request.minutes is not None:
+            recipe, fitted = fit_minutes(recipe, request, prepared, world, console, began)
+            derived = horizon.updated(derived, fitted)
+            if request.memory is not None:  # the dial may have turned the batch that the micro-batch has to divide
+                recipe = _fitted(recipe, world, request, console)
+        horizon.announce(request.dial, recipe, derived, console)
         if request.resume is not None:
             start = resume(request, recipe, prepared, world, console)
         else:

@@ -1,0 +1,153 @@
+"""`--minutes`: measure this machine with a throw-away model before the run begins, then choose the steps.
+
+The measured model, precision, micro-batch and processes are the run's, the steps are the trainer's own. Nothing of it
+stays: model and optimizer are dropped and the random state is put back, so that the run is the one that `--train.steps`
+with the same number would have been. All processes come to the same figures: the times are added up over them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import tinycore
+from apps.common import horizon, optimization, random_state, recipes, speed
+from apps.common.command_line import Request
+from apps.common.console import Console, duration, short
+from apps.common.data import Prepared
+from apps.common.dial import Derived
+from apps.common.horizon import Pace
+from apps.common.processes import World
+from apps.common.recipe import Recipe
+from apps.common.samples import Sampler
+from apps.common.trainer import Trainer
+from apps.common.validation import Validator
+from apps.pretrain.start import no_progress
+
+FEWEST, MOST = 3, 20  # timed steps
+SHARE, LONGEST = 0.02, 10.0  # of the run's time, and seconds, that steps are timed for after the fewest
+SCORED = 3  # batches that validation is timed with
+SAMPLED = 4  # tokens that a sample is timed with
+
+
+def fit_minutes(
+    recipe: Recipe, request: Request, prepared: Prepared, world: World, console: Console, began: float
+) -> tuple[Recipe, tuple[Derived, ...]]:
+    """`recipe` with the steps that end `request.minutes` after `began` (time.perf_counter), and what was derived.
+
+    With `--size`, batch, learning rate and weight decay follow from the tokens of that many steps, once. Raises
+    BadRequest where the time is too short for one step.
+    """
+    seconds = 60 * (request.minutes or 0.0)
+    parameters = tinycore.count(recipe.model).parameters
+
+    def fitting(chosen: Recipe, pace: Pace) -> int:
+        def within() -> int:
+            left = seconds - (time.perf_counter() - began)
+            return horizon.steps_within(chosen, world.size, parameters, pace, left)
+
+        return world.on_main(within)
+
+    longest = min(LONGEST, SHARE * seconds)
+    pace = measure(recipe, prepared, world, longest)
+    steps = fitting(recipe, pace)
+    derived: tuple[Derived, ...] = ()
+    if request.dial is not None:
+        tokens = steps * recipe.train.batch_size * recipe.data.sequence_length
+        mapping, derived = request.dial.turn(tokens)
+        turned = _turned(recipe, recipes.from_dict(mapping), world)
+        if turned.micro_batch(world.size) != recipe.micro_batch(world.size):
+            pace = measure(turned, prepared, world, longest)
+        recipe = turned
+        steps = fitting(recipe, pace)
+    micro_tokens = recipe.micro_batch(world.size) * world.size * recipe.data.sequence_length
+    rate = micro_tokens / pace.micro_batch
+    rule = f"what ends {request.minutes:g} minutes after the start at {short(rate)} tokens/s, measured here"
+    recipe, fitted = horizon.with_steps(recipe, steps, rule, request.overrides)
+    total = horizon.expected_seconds(recipe, world.size, parameters, pace, steps)
+    end = time.strftime("%H:%M:%S", time.localtime(time.time() + total))
+    console.say(
+        f"measured {rate:,.0f} tokens/s: {steps:,} steps, {duration(total)} with validation and checkpoints, "
+        f"expected to end at {end}"
+    )
+    return recipe, horizon.updated(derived, fitted)
+
+
+def _turned(recipe: Recipe, turned: Recipe, world: World) -> Recipe:
+    """`recipe` with what of `turned` depends on the horizon, resolved for this world; model and data do not."""
+    train = replace(turned.train, precision=recipe.train.precision, micro_batch=turned.micro_batch(world.size))
+    return replace(recipe, optim=turned.optim, train=train)
+
+
+def measure(recipe: Recipe, prepared: Prepared, world: World, longest: float) -> Pace:
+    """The pace of `recipe` here, by training a fresh model for a few steps, about `longest` seconds, without a trace."""
+    before = random_state.capture(world.device)
+    try:
+        return _measured(horizon.rehearsed(recipe, world.size), prepared, world, longest)
+    finally:
+        world.accelerator.free_memory()  # it holds on to every model it has prepared
+        random_state.restore(before, world.device, "this process")
+
+
+def _measured(recipe: Recipe, prepared: Prepared, world: World, longest: float) -> Pace:
+    model = tinycore.build(recipe.model).to(world.device)
+    trainer = Trainer(
+        recipe=recipe,
+        world=world,
+        run=None,
+        console=Console(main_process=False),
+        model=model,
+        optimizer=optimization.optimizer(recipe.optim, model),
+        schedule=optimization.schedule(recipe.optim.schedule, recipe.train.steps),
+        objective=tinycore.objectives.next_token,
+        train=prepared.train,
+        validation=prepared.validation,
+        tokenizer=prepared.tokenizer,
+        progress=no_progress(recipe, prepared, world, []),
+    )
+    steps = trainer.rehearse()
+    first = _mean(world, next(steps))
+    times: list[float] = []
+    while len(times) < FEWEST or (len(times) < MOST and sum(times) < longest):
+        times.append(_mean(world, next(steps)))
+    steps.close()
+    typical = statistics.median(times)
+
+    at_once = recipe.train.batch_size
+    scored = [min(recipe.train.validate_rows, loader.rows) for loader in (trainer.validator.loader, trainer.loader)]
+    few = Validator(world, trainer.validator.loader, SCORED * at_once)
+    few(trainer.forward)  # the first time, memory is found
+    batch = _mean(world, _seconds(world, lambda: few(trainer.forward))) / min(
+        SCORED, math.ceil(trainer.validator.loader.rows / at_once)
+    )
+
+    samples = 0.0
+    if world.is_main:
+        tokens = min(SAMPLED, recipe.sample.max_new_tokens)
+        sampler = Sampler(replace(recipe.sample, max_new_tokens=tokens), prepared.tokenizer, recipe.train.seed)
+        with world.accelerator.autocast():
+            samples = _seconds(world, lambda: sampler(model, 0)) * recipe.sample.max_new_tokens / tokens
+    (samples,) = world.total(samples)
+    return Pace(
+        micro_batch=typical,
+        start=max(0.0, first - typical),
+        validation=batch * sum(math.ceil(rows / at_once) for rows in scored),
+        samples=samples,
+    )
+
+
+def _seconds(world: World, work: Callable[[], object]) -> float:
+    speed.synchronize(world.device)
+    start = time.perf_counter()
+    work()
+    speed.synchronize(world.device)
+    return time.perf_counter() - start
+
+
+def _mean(world: World, seconds: float) -> float:
+    """The mean over the processes: the same in all of them, as every decision that follows from it."""
+    (total,) = world.total(seconds)
+    return total / world.size
