@@ -140,7 +140,7 @@ def test_what_a_process_holds_and_held() -> None:
     held = process_memory.resident_bytes()
     del block
     assert 60 * 2**20 < held - before < 80 * 2**20
-    assert process_memory.peak_bytes() >= held
+    assert process_memory.peak_bytes() > held - 2**20, "the kernel counts in batches"
     assert process_memory.resident_bytes() < held
     free = process_memory.free_bytes(torch.device("cpu"))
     assert free is not None

@@ -1,6 +1,6 @@
 """`uv run apps/bench memory [--recipe NAME] [--micro-batch N] [--json FILE]`: predicted memory beside measured, on the CPU.
 
-Each recipe trains in a process of its own: two steps, validation, samples and a checkpoint, as a run does, on a small
+Each recipe trains in a process of its own: three steps, validation, samples and a checkpoint, as a run does, on a small
 part of the embedded corpus prepared before, with the recipe's precision and no more than two micro-batches a step. The
 total is the most that the process ever held. Kinds are counted afterwards, on one more micro-batch: activations with
 autograd's saved-tensor hooks, temporaries as what torch's profiler sees allocated beyond them; the allocator's part is
@@ -80,7 +80,7 @@ def measure(name: str, micro_batch: int | None = None) -> dict[str, Any]:
 
 
 def shortened(recipe: Recipe, micro_batch: int | None, folder: Path) -> Recipe:
-    """`recipe` with two short steps of the same tensors, and data that is prepared in seconds under `folder`."""
+    """`recipe` with three short steps of the same tensors, and data that is prepared in seconds under `folder`."""
     if micro_batch is not None:
         recipe = replace(recipe, train=replace(recipe.train, micro_batch=micro_batch))
     size, windows = recipe.micro_batch(), min(2, recipe.accumulation())
@@ -89,7 +89,7 @@ def shortened(recipe: Recipe, micro_batch: int | None, folder: Path) -> Recipe:
         recipe,
         data=replace(recipe.data, sources=(source,), validation=0.05, cache=str(folder / "data")),
         train=replace(
-            recipe.train, steps=2, batch_size=size * windows, micro_batch=size, validate_rows=size, trackers=()
+            recipe.train, steps=3, batch_size=size * windows, micro_batch=size, validate_rows=size, trackers=()
         ),
         sample=replace(recipe.sample, max_new_tokens=4),
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from apps.common.command_line import Arguments
 
 # measured by `apps/bench memory` on glibc 2.36, two cores: bytes resident / bytes of tensors, of what a step allocates
-HEAP_SLACK = 1.6
+HEAP_SLACK = 1.4
 # not measured here: PyTorch's CUDA allocator rounds and splits in blocks of up to 20 MiB, and a context with cuBLAS
 CUDA_SLACK = 1.1
 CUDA_RUNTIME = 600 * 2**20

@@ -51,8 +51,7 @@ def resident_bytes() -> int:
 
 def peak_bytes() -> int:
     """The most memory this process has held. (What getrusage calls so may be its parent's, before the exec.)"""
-    # the kernel counts in batches: what is held now may be ahead of the highest
-    return max(_status("VmHWM") or 0, _status("VmRSS") or 0) or speed.memory_bytes(torch.device("cpu"))
+    return _status("VmHWM") or speed.memory_bytes(torch.device("cpu"))
 
 
 def free_bytes(device: torch.device, processes: int = 1) -> int | None:

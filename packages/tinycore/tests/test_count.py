@@ -138,11 +138,9 @@ def test_state_bytes_are_what_a_stream_holds(window: int | None) -> None:
 
 
 def test_costs_add_by_name_and_calls_multiply_what_a_call_costs() -> None:
-    a = Cost(parameters=3, flops={"x": 1.0}, saved=2.0, state=4, held=7, transient=5.0, products=2)
-    b = Cost(parameters=1, flops={"x": 2.0, "y": 5.0}, saved=1.0, state=1, held=1, transient=6.0, products=1)
-    assert a + b == Cost(
-        parameters=4, flops={"x": 3.0, "y": 5.0}, saved=3.0, state=5, held=8, transient=6.0, products=3
-    )
+    a = Cost(parameters=3, flops={"x": 1.0}, saved=2.0, state=4, held=7, transient=5, products=2)
+    b = Cost(parameters=1, flops={"x": 2.0, "y": 5.0}, saved=1.0, state=1, held=1, transient=6, products=1)
+    assert a + b == Cost(parameters=4, flops={"x": 3.0, "y": 5.0}, saved=3.0, state=5, held=8, transient=6, products=3)
     assert b.called(3) == Cost(
-        parameters=1, flops={"x": 6.0, "y": 15.0}, saved=3.0, state=3, held=3, transient=6.0, products=1
+        parameters=1, flops={"x": 6.0, "y": 15.0}, saved=3.0, state=3, held=3, transient=6, products=1
     )

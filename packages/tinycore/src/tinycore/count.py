@@ -22,7 +22,7 @@ class Cost:
     parameters: tensor elements it owns; flops: forward matrix-product FLOPs per token by component name; state:
     elements per row that a stream of the counted length keeps. Memory of training, at the scope's precision:
     saved: bytes per token kept from the forward to the backward pass; held: bytes kept so whatever the tokens;
-    transient: bytes per token that exist at one time while the component's own backward pass runs;
+    transient: bytes that exist at one time while the component's own backward pass runs on the scope's rows;
     products: elements of weights that matrix products read (autocast keeps a copy of each).
     """
 
@@ -31,7 +31,7 @@ class Cost:
     saved: float = 0.0
     state: int = 0
     held: int = 0
-    transient: float = 0.0
+    transient: int = 0
     products: int = 0
 
     def __add__(self, other: Cost) -> Cost:
@@ -109,17 +109,16 @@ class Count:
         the gradients of the earlier ones are there. What the allocator and the process need beside tensors is not in it.
         """
         config, tokens = self.config, rows * length
-        cost = config.cost(length, product_bytes)
-        scope = config.scope(product_bytes=product_bytes)
+        cost = config.cost(length, product_bytes, rows)
+        scope = config.scope(product_bytes=product_bytes, rows=rows)
         gradients = 4 * self.parameters
         copies = product_bytes * cost.products if product_bytes < 4 else 0
         kept = int(cost.saved * tokens) + cost.held + copies
         head = max(head.workspace(scope, config.embed.tied, tokens) for head in config.heads.values())
-        backward = int(cost.transient * tokens)
         before = gradients if accumulated else 0
         moments: dict[Literal["head", "backward", "step"], tuple[int, int, int]] = {
             "head": (before, kept, head),
-            "backward": (before, kept, backward),
+            "backward": (before, kept, cost.transient),
             "step": (gradients, 0, 0),
         }
         peak = max(moments, key=lambda moment: sum(moments[moment]))

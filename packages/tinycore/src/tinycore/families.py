@@ -39,8 +39,9 @@ class Scope:
     """What a component may know of the model around it while it is built or counted.
 
     `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
-    with std / sqrt(2 * calls), once, however many calls share the weights). `product_bytes`: of an element inside matrix
-    products, 4 or, under autocast, 2; the residual stream is float32 in either case.
+    with std / sqrt(2 * calls), once, however many calls share the weights). For memory of training: `product_bytes` of an
+    element inside matrix products, 4 or, under autocast, 2 (the residual stream is float32 in either case), and `rows`,
+    the sequences of a micro-batch.
     """
 
     dim: int
@@ -52,6 +53,7 @@ class Scope:
     residual: ResidualConfig
     layer: int = 0
     product_bytes: int = 4
+    rows: int = 1
 
     def read(self, elements: int, products: int) -> int:
         """Bytes kept of `elements` of float32 that so many matrix products read: once, or a cast copy for each."""

@@ -65,7 +65,10 @@ class LayerConfig:
         total = Cost()
         for name, branch in (("mixer", self.mixer), ("ffn", self.ffn)):
             if branch is not None:
-                total += branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
+                part = branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
+                # the backward pass takes the later branch first: what that kept is gone when the earlier one begins
+                earlier = total.transient - int(part.saved * scope.rows * length)
+                total = replace(total + part, transient=max(earlier, part.transient))
         return total
 
 
@@ -118,7 +121,7 @@ class ModelConfig:
         """Every layer application of one forward pass, in order."""
         return self.depth.call_sites(sum(layer.size() for layer in self.layers))
 
-    def scope(self, layer: int = 0, product_bytes: int = 4) -> Scope:
+    def scope(self, layer: int = 0, product_bytes: int = 4, rows: int = 1) -> Scope:
         return Scope(
             dim=self.dim,
             vocab_size=self.vocab_size,
@@ -129,11 +132,12 @@ class ModelConfig:
             residual=self.residual,
             layer=layer,
             product_bytes=product_bytes,
+            rows=rows,
         )
 
-    def cost(self, length: int, product_bytes: int = 4) -> Cost:
-        """Cost of the whole model per token, in sequences of `length` tokens; see `Scope` for `product_bytes`."""
-        scope = self.scope(product_bytes=product_bytes)
+    def cost(self, length: int, product_bytes: int = 4, rows: int = 1) -> Cost:
+        """Cost of the whole model per token, in sequences of `length` tokens; see `Scope` for the others."""
+        scope = self.scope(product_bytes=product_bytes, rows=rows)
         calls = Counter(site.layer for site in self.call_sites())
         total = self.embed.cost(scope) + self.depth.cost(scope) + self.norm.cost(scope, "final")
         for index, layer in enumerate(self.flat_layers()):

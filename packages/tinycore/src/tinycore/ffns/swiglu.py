@@ -47,7 +47,9 @@ class SwiGLU(nn.Module):
                     # gate, up, silu(gate), product
                     saved=scope.read(scope.dim, 2) + 4.0 * width * scope.product_bytes,
                     # the gradients of two of them (the product is gone by then), of the stream and of the branch
-                    transient=2.0 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim,
+                    transient=scope.rows
+                    * length
+                    * (2 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim),
                 )
             )
 

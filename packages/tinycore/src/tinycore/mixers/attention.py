@@ -102,7 +102,7 @@ class Attention(nn.Module):
                     + scope.product_bytes * (3.0 * queries + 2 * shared + length)
                     + 4 * self.heads
                     + (8.0 * (queries + shared + self.heads + self.groups) if self.qk_norm else 0.0),
-                    transient=3.0 * scope.product_bytes * (queries + shared),
+                    transient=scope.rows * length * 3 * scope.product_bytes * (queries + shared),
                     state=2 * shared * visible,
                 )
             )
