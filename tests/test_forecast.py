@@ -5,6 +5,7 @@ sheets and by what drivers call them, and refuses in one line what it cannot ans
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_an_assumption_is_called_one_and_is_the_tables(capsys: pytest.CaptureFix
     assert "ASSUMED for 256 channels" in text
     assert plan["forecast"]["mfu"] == hardware.assumed_mfu(989e12, 256)
     assert plan["forecast"]["cost"] is None
-    for column in [*hardware.ASSUMED_MFU.values(), hardware.CPU_MFU]:
+    for column in [*hardware.ASSUMED_MFU.values(), *hardware.CPU_MFU.values()]:
         assert list(column) == sorted(column, reverse=True), "a narrower model never reaches more"
     assert hardware.assumed_mfu(18e12, 1) < hardware.assumed_mfu(18e12, 95) * 1.01
     for width in hardware.WIDTHS:
@@ -138,7 +139,7 @@ def test_this_cpu_is_measured(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert plan["device"] == "cpu"
     assert "measured here" in text
     width = recipes.load("demo").model.dim
-    rate = 1e11 * hardware.assumed_mfu(None, width) / (plan["total_flops"] / plan["tokens"])
+    rate = 1e11 * hardware.assumed_mfu(None, width, "fp32") / (plan["total_flops"] / plan["tokens"])
     assert plan["forecast"]["tokens_per_second"] == pytest.approx(rate)
     assert plan["forecast"]["cost"] == 0
 
@@ -147,3 +148,13 @@ def test_a_log_line_uses_the_same_table(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce RTX 3090")
     peak = speed.Peak(torch.device("cuda"), "bf16")
     assert (peak.flops, peak.source) == (71e12, "data sheet")
+
+
+def test_the_page_has_the_tables() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "fit.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    for card in hardware.TABLE:
+        bf16 = "none" if card.bf16 is None else f"{card.bf16 / 1e12:g}"
+        assert [card.name, f"{card.memory / 2**30:.1f} GiB", bf16, f"{card.fp32 / 1e12:g}"] in rows
+    for shares in [*hardware.ASSUMED_MFU.values(), *hardware.CPU_MFU.values()]:
+        assert [f"{share:.1%}" for share in shares] in [row[1:] for row in rows]

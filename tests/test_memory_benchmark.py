@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from apps.bench import memory
+from apps.common import fit
 from apps.common.errors import BadRequest
 
 WITHIN = 0.15
 MIB = 2**20
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "fit.md").read_text(encoding="utf-8")
+FIGURES = Path(__file__).parents[1] / "docs" / "benchmarks" / "memory-cpu.json"
 
 
 def check(row: dict[str, Any]) -> None:
@@ -49,3 +54,12 @@ def test_requests_that_cannot_be_met_are_one_line() -> None:
         memory.main(["--micro-batch", "2"])
     with pytest.raises(BadRequest, match="brandon-10m"):
         memory.main(["--recipe", "brandn-10m"])
+
+
+def test_the_page_has_the_figures_of_the_committed_run() -> None:
+    document = json.loads(FIGURES.read_text(encoding="utf-8"))
+    assert document["command"] in PAGE
+    assert document["allocator"]["heap_slack"] == fit.HEAP_SLACK
+    assert memory.markdown(document["recipes"]) in PAGE
+    for row in document["recipes"]:
+        check(row)

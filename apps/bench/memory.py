@@ -35,6 +35,7 @@ OPTIONS = {
     "json": Option("write the figures, with what they were measured on, to a file", "FILE"),
     "help": HELP,
 }
+TENSORS = ("weights", "gradients", "optimizer", "activations", "temporaries")
 SECONDS = 1800  # that one recipe may take
 
 
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     for name, micro_batch in _asked(arguments):
         found.append(measure(name, micro_batch))
         _show(found[-1], console)
+    console.say(f"\nMiB, predicted and measured: tensors at their fullest moment, and the process\n{markdown(found)}")
     target = arguments.path("json")
     if target is not None:
         command = shlex.join(["uv", "run", "apps/bench", "memory", *argv])
@@ -93,6 +95,20 @@ def shortened(recipe: Recipe, micro_batch: int | None, folder: Path) -> Recipe:
         ),
         sample=replace(recipe.sample, max_new_tokens=4),
     )
+
+
+def markdown(found: Sequence[dict[str, Any]]) -> str:
+    """The figures as a table, in MiB."""
+    head = ["recipe", "micro-batch", "length", "precision", "tensors", "measured", "process", "measured", "ratio"]
+    rows = []
+    for row in found:
+        predicted, measured = row["predicted"], row["measured"]
+        tensors = [sum(part[kind] for kind in TENSORS) for part in (predicted, measured)]
+        totals = [part["total"] for part in (predicted, measured)]
+        ratio = f"{totals[0] / totals[1]:.3f}"
+        cells = [f"{value / 2**20:,.0f}" for value in (*tensors, *totals)]
+        rows.append([row["recipe"], str(row["micro_batch"]), str(row["length"]), row["precision"], *cells, ratio])
+    return results.table(head, rows)
 
 
 def _asked(arguments: Arguments) -> list[tuple[str, int | None]]:

@@ -8,8 +8,8 @@ runtime    what interpreter, torch and libraries hold before the model. On this 
            asked for, after one step of a toy model, which loads what a step loads. On a GPU the CUDA context.
 allocator  memory that lies free between tensors. glibc's heap keeps most of what one tensor leaves and gives it to
            another of a like size only, so that a CPU process holds more than its tensors ever take at one time;
-           `HEAP_SLACK` is the measured factor (docs/fit.md). From `MAPPED` bytes on, malloc maps each tensor by itself and
-           gives it back whole: models with such tensors need less than is predicted here.
+           `HEAP_SLACK` is the measured factor (docs/fit.md). From 32 MiB on, malloc maps each tensor by itself and gives
+           it back whole: models with such tensors need less than is predicted here.
 
 The prepared data is memory-mapped: its pages are the system's to take back, and are not counted.
 """
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # measured by `apps/bench memory` on glibc 2.36, two cores: bytes resident / bytes of tensors, of what a step allocates
 HEAP_SLACK = 1.4
-# not measured here: PyTorch's CUDA allocator rounds and splits in blocks of up to 20 MiB, and a context with cuBLAS
-CUDA_SLACK = 1.1
+# not measured here: what PyTorch's CUDA allocator rounds up, attention masks, and a context with cuBLAS
+CUDA_SLACK = 1.2
 CUDA_RUNTIME = 600 * 2**20
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 

@@ -118,7 +118,7 @@ def forecast(
     mfu, mfu_source = asked.mfu, "as given by --mfu"
     if mfu is None:
         width = recipe.model.dim
-        mfu = hardware.assumed_mfu(None if card is None else flops, width)
+        mfu = hardware.assumed_mfu(None if card is None else flops, width, where.precision)
         mfu_source = f"ASSUMED for {width} channels on such a device: narrow models wait for memory and launches"
     rate = devices * flops * mfu * tokens / total_flops
     hours = tokens / rate / 3600

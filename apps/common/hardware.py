@@ -65,8 +65,8 @@ ASSUMED_MFU = {
     200e12: (0.30, 0.20, 0.10, 0.03, 0.01),
     float("inf"): (0.25, 0.12, 0.05, 0.015, 0.005),
 }
-# of the product rate that speed.Peak measures on two CPU cores: docs/fit.md
-CPU_MFU = (0.45, 0.40, 0.30, 0.20, 0.10)
+# of the product rate that speed.Peak measures; as measured on two CPU cores, rounded down (docs/fit.md)
+CPU_MFU = {"fp32": (0.45, 0.45, 0.45, 0.45, 0.15), "bf16": (0.35, 0.30, 0.30, 0.10, 0.04)}
 
 
 def named(name: str) -> Hardware | None:
@@ -92,9 +92,10 @@ def of_device(driver_name: str) -> Hardware | None:
     return None
 
 
-def assumed_mfu(peak: float | None, width: int) -> float:
-    """The assumed share of `peak` FLOP/s (None: this CPU's measured rate) that a model of `width` channels reaches."""
+def assumed_mfu(peak: float | None, width: int, precision: str = "bf16") -> float:
+    """The assumed share of `peak` FLOP/s (None: this CPU's measured rate at `precision`) that a model of `width` channels
+    reaches."""
     row = next(index for index, least in enumerate(WIDTHS) if width >= least)
     if peak is None:
-        return CPU_MFU[row]
+        return CPU_MFU[precision][row]
     return next(column for limit, column in ASSUMED_MFU.items() if peak <= limit)[row]
