@@ -28,7 +28,8 @@ def llama(ours: Decoder) -> Any:
         import transformers
     except ImportError:
         raise BadRequest("the peer is transformers: pip install 'transformers>=5', or run with uv") from None
-    config = ours.config
+    config: Any = ours.config
+    tensors = ours.state_dict()
     layers = config.flat_layers()
     sites = config.call_sites()
     mixer, ffn = layers[0].mixer, layers[0].ffn
@@ -59,8 +60,8 @@ def llama(ours: Decoder) -> Any:
         )
     )
     with torch.no_grad():
-        theirs.model.embed_tokens.weight.copy_(ours.embed.weight)
-        theirs.model.norm.weight.copy_(ours.norm.weight)
+        theirs.model.embed_tokens.weight.copy_(tensors["embed.weight"])
+        theirs.model.norm.weight.copy_(tensors["norm.weight"])
         first: dict[int, Any] = {}
         for site, layer in zip(sites, theirs.model.layers, strict=True):
             if site.layer in first:
@@ -68,7 +69,7 @@ def llama(ours: Decoder) -> Any:
                 continue
             first[site.layer] = layer
             for own, other in LAYER.items():
-                layer.get_parameter(other).copy_(ours.layers[site.layer].get_parameter(own))
+                layer.get_parameter(other).copy_(tensors[f"layers.{site.layer}.{own}"])
     return theirs
 
 

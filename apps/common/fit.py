@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # measured by `apps/bench memory` on glibc 2.36, two cores: bytes resident / bytes of tensors, of what a step allocates
 HEAP_SLACK = 1.4
-# not measured here: what PyTorch's CUDA allocator rounds up, attention masks, and a context with cuBLAS
+# not measured here: what PyTorch's CUDA allocator rounds up and splits, and a context with cuBLAS
 CUDA_SLACK = 1.2
 CUDA_RUNTIME = 600 * 2**20
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -84,7 +84,7 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
     """Bytes of one of `processes` processes by kind, "total" last, training `recipe` at `micro_batch`."""
     accumulated = micro_batch * processes < recipe.train.batch_size
     counts = tinycore.count(recipe.model)
-    found = counts.memory(micro_batch, recipe.data.sequence_length, place.product_bytes, accumulated)
+    found = counts.memory(micro_batch, recipe.data.sequence_length, place.product_bytes, accumulated, place.device)
     moving = found.activations + found.temporaries + found.gradients
     parts = {
         "weights": found.weights,

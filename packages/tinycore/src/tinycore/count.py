@@ -102,18 +102,20 @@ class Count:
         """Bytes of decoding state of one row after `length` tokens."""
         return self.config.cost(length).state * bytes_per_element
 
-    def memory(self, rows: int, length: int, product_bytes: int = 4, accumulated: bool = True) -> Memory:
+    def memory(
+        self, rows: int, length: int, product_bytes: int = 4, accumulated: bool = True, device: str = "cpu"
+    ) -> Memory:
         """Predicted peak of training on micro-batches of `rows` sequences of `length` tokens, on one process.
 
         `product_bytes`: 4 in float32, 2 under bf16 autocast; `accumulated`: a step has several micro-batches, so that
-        the gradients of the earlier ones are there. What the allocator and the process need beside tensors is not in it.
+        the gradients of the earlier ones are there; `device`: its type. What the allocator and the process need beside
+        tensors is not in it.
         """
         config, tokens = self.config, rows * length
-        cost = config.cost(length, product_bytes, rows)
-        scope = config.scope(product_bytes=product_bytes, rows=rows)
+        scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device)
+        cost = config.cost(length, scope)
         gradients = 4 * self.parameters
-        copies = product_bytes * cost.products if product_bytes < 4 else 0
-        kept = int(cost.saved * tokens) + cost.held + copies
+        kept = int(cost.saved * tokens) + cost.held + scope.cast_bytes * cost.products
         head = max(head.workspace(scope, config.embed.tied, tokens) for head in config.heads.values())
         before = gradients if accumulated else 0
         moments: dict[Literal["head", "backward", "step"], tuple[int, int, int]] = {

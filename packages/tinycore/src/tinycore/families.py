@@ -39,9 +39,9 @@ class Scope:
     """What a component may know of the model around it while it is built or counted.
 
     `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
-    with std / sqrt(2 * calls), once, however many calls share the weights). For memory of training: `product_bytes` of an
-    element inside matrix products, 4 or, under autocast, 2 (the residual stream is float32 in either case), and `rows`,
-    the sequences of a micro-batch.
+    with std / sqrt(2 * calls), once, however many calls share the weights). For memory of training: `rows`, the sequences
+    of a micro-batch; `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is
+    float32 in either case); the type of the `device`.
     """
 
     dim: int
@@ -52,12 +52,14 @@ class Scope:
     norm: NormConfig
     residual: ResidualConfig
     layer: int = 0
-    product_bytes: int = 4
     rows: int = 1
+    product_bytes: int = 4
+    device: str = "cpu"
 
-    def read(self, elements: int, products: int) -> int:
-        """Bytes kept of `elements` of float32 that so many matrix products read: once, or a cast copy for each."""
-        return 4 * elements if self.product_bytes == 4 else self.product_bytes * elements * products
+    @property
+    def cast_bytes(self) -> int:
+        """Bytes of an element of a copy that is made for a product; 0 where products take float32 as it is."""
+        return 0 if self.product_bytes == 4 else self.product_bytes
 
     @property
     def residual_gain(self) -> float:
@@ -201,5 +203,5 @@ class HeadConfig(Family):
         raise NotImplementedError
 
     def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
-        """Bytes that exist at one time while the head's loss of `tokens` tokens is computed, beside what it keeps."""
+        """Bytes that exist at one time while the loss of `tokens` tokens or its gradient is computed, beside what is kept."""
         return 0

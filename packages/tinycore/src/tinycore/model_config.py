@@ -121,7 +121,7 @@ class ModelConfig:
         """Every layer application of one forward pass, in order."""
         return self.depth.call_sites(sum(layer.size() for layer in self.layers))
 
-    def scope(self, layer: int = 0, product_bytes: int = 4, rows: int = 1) -> Scope:
+    def scope(self, layer: int = 0) -> Scope:
         return Scope(
             dim=self.dim,
             vocab_size=self.vocab_size,
@@ -131,13 +131,11 @@ class ModelConfig:
             norm=self.norm,
             residual=self.residual,
             layer=layer,
-            product_bytes=product_bytes,
-            rows=rows,
         )
 
-    def cost(self, length: int, product_bytes: int = 4, rows: int = 1) -> Cost:
-        """Cost of the whole model per token, in sequences of `length` tokens; see `Scope` for the others."""
-        scope = self.scope(product_bytes=product_bytes, rows=rows)
+    def cost(self, length: int, scope: Scope | None = None) -> Cost:
+        """Cost of the whole model per token, in sequences of `length` tokens; memory as `scope` trains."""
+        scope = scope or self.scope()
         calls = Counter(site.layer for site in self.call_sites())
         total = self.embed.cost(scope) + self.depth.cost(scope) + self.norm.cost(scope, "final")
         for index, layer in enumerate(self.flat_layers()):

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
 from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import Aux, Carry, FeedForwardConfig, LocalState, Scope
+from tinycore.ops.swiglu import swiglu
 
 
 class SwiGLU(nn.Module):
@@ -44,12 +44,12 @@ class SwiGLU(nn.Module):
                 + self.projection(scope, "up").cost(scope.dim, width, "feed_forward")
                 + self.projection(scope, "down").cost(width, scope.dim, "feed_forward")
                 + Cost(
-                    # gate, up, silu(gate), product
-                    saved=scope.read(scope.dim, 2) + 4.0 * width * scope.product_bytes,
-                    # the gradients of two of them (the product is gone by then), of the stream and of the branch
+                    # input, gate, up, product
+                    saved=float(scope.product_bytes * (scope.dim + 3 * width)),
+                    # the gradients of product, gate and up, and silu(gate), the product being gone; the stream's, twice
                     transient=scope.rows
                     * length
-                    * (2 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim),
+                    * (3 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim),
                 )
             )
 
@@ -63,4 +63,4 @@ class SwiGLU(nn.Module):
     def forward(
         self, x: Tensor, carry: Carry, ctx: Context, state: LocalState | None
     ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
-        return self.down(F.silu(self.gate(x)) * self.up(x)), carry, state, {}
+        return self.down(swiglu(self.gate(x), self.up(x))), carry, state, {}

@@ -15,7 +15,7 @@ from tinycore.count import Cost
 from tinycore.embed.table import INITIAL_STD
 from tinycore.families import Aux, HeadConfig, Scope
 from tinycore.linears.dense import Dense
-from tinycore.ops.linear_cross_entropy import linear_cross_entropy
+from tinycore.ops.linear_cross_entropy import chunk_of, linear_cross_entropy
 
 
 class HeadOutput(NamedTuple):
@@ -31,10 +31,13 @@ class LanguageModelHead(nn.Module):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(HeadConfig, kind="lm"):
-        chunk: int = field(default=1024, metadata={"help": "positions whose logits exist at one time while training"})
+        chunk: int | None = field(
+            default=None,
+            metadata={"help": "positions whose logits exist at one time while training; null = as suits the device"},
+        )
 
         def __post_init__(self) -> None:
-            if self.chunk < 1:
+            if self.chunk is not None and self.chunk < 1:
                 raise ConfigError(f"chunk: {self.chunk} is not positive")
 
         def build(self, scope: Scope, embed: nn.Module, tied: bool) -> LanguageModelHead:
@@ -48,13 +51,15 @@ class LanguageModelHead(nn.Module):
             )
 
         def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
-            """The last norm's output and the chunk's logits, their exponentials and the logits of the chunk before; where
-            products are less precise, also the matrix and the gradient of the chunk before in their precision."""
-            chunk = min(self.chunk, tokens)
-            logits = 4 * (3 if tokens > self.chunk else 2)
-            cast = 0 if scope.product_bytes == 4 else scope.product_bytes
-            matrix = cast * scope.vocab_size * scope.dim
-            return 4 * tokens * scope.dim + matrix + chunk * scope.vocab_size * (logits + cast * (tokens > self.chunk))
+            """The last norm's output, the matrix as products take it, and the most of: two chunks on their way (logits and
+            probabilities of one, probabilities of the other; casts of both), one chunk beside its share of the matrix's
+            gradient, the scaled gradients."""
+            size, cast = scope.vocab_size * scope.dim, scope.cast_bytes
+            chunk = self.chunk or chunk_of(scope.vocab_size, scope.device)
+            one = min(chunk, tokens) * scope.vocab_size
+            several = (3 * 4 + 2 * cast) * one if tokens > chunk else 0
+            forward = cast * size + max(several, (2 * 4 + cast) * one + scope.product_bytes * size)
+            return 4 * tokens * scope.dim + max(forward, 4 * size)
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()

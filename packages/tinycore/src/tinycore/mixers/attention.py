@@ -24,6 +24,9 @@ from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.mixers.rotary import rotary_tables, rotate
 from tinycore.norms.rms import RMSNorm
+from tinycore.ops.attention import block_bytes, causal_attention
+
+BLOCKED_FROM = 16  # tokens; shorter rows are not worth the calls
 
 
 class KeyValueState(NamedTuple):
@@ -97,15 +100,25 @@ class Attention(nn.Module):
                 + Cost(
                     parameters=2 * width if self.qk_norm else 0,
                     flops={"attention_scores": 4.0 * queries * length},
-                    # q, k, v, the output twice, the mask and the scores' sums
-                    saved=scope.read(scope.dim, 3)
-                    + scope.product_bytes * (3.0 * queries + 2 * shared + length)
-                    + 4 * self.heads
-                    + (8.0 * (queries + shared + self.heads + self.groups) if self.qk_norm else 0.0),
-                    transient=scope.rows * length * 3 * scope.product_bytes * (queries + shared),
+                    saved=self._saved(scope, queries, shared, length),
+                    transient=self._transient(scope, queries, shared, length),
                     state=2 * shared * visible,
                 )
             )
+
+        def _saved(self, scope: Scope, queries: int, shared: int, length: int) -> float:
+            """Bytes per token: input, q, k, v, output by heads and by positions; before their norm, q and k once more."""
+            elements = scope.dim + 3 * queries + 2 * shared
+            if self.qk_norm:
+                elements += queries + shared
+            if scope.device != "cpu":
+                elements += length  # the mask, added to scores
+            return float(scope.product_bytes * elements + (4 * (self.heads + self.groups) if self.qk_norm else 0))
+
+        def _transient(self, scope: Scope, queries: int, shared: int, length: int) -> int:
+            """Bytes: the gradients of output and q, those of k and v in float32, a product of q's size, the scores."""
+            scores = block_bytes(scope.rows, self.heads, length, scope.cast_bytes) if scope.device == "cpu" else 0
+            return scope.rows * length * (scope.product_bytes * 2 * queries + 4 * (queries + 2 * shared)) + scores
 
     def __init__(self, config: Config, scope: Scope) -> None:
         super().__init__()
@@ -136,10 +149,13 @@ class Attention(nn.Module):
         seen = KeyValueState(k, v, positions, ctx.documents)
         if past is not None:
             seen = _append(past, seen)
-        mask, causal = _mask(ctx, positions, past, seen, self.window)
-        y = F.scaled_dot_product_attention(
-            q, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=self.groups != self.heads
-        )
+        if past is None and ctx.contiguous and length >= BLOCKED_FROM and x.device.type == "cpu":
+            y = causal_attention(q, k, v, _starts(ctx, length, self.window or length))
+        else:
+            mask, causal = _mask(ctx, positions, past, seen, self.window)
+            y = F.scaled_dot_product_attention(
+                q, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=self.groups != self.heads
+            )
         y = self.o(y.transpose(1, 2).reshape(rows, length, self.heads * self.width))
         if state is None:
             return y, carry, None, {}
@@ -160,6 +176,17 @@ def _append(past: KeyValueState, new: KeyValueState) -> KeyValueState:
 
 def _documents(state: KeyValueState) -> Tensor:
     return torch.zeros_like(state.positions) if state.documents is None else state.documents
+
+
+def _starts(ctx: Context, length: int, window: int) -> Tensor | None:
+    """Each token's first visible slot (B or 1, T) in a contiguous context, None where that is 0 for all."""
+    if window >= length:
+        return ctx.starts
+    key = ("starts", window)
+    if key not in ctx.memo:
+        recent = (torch.arange(length, device=ctx.positions.device) - window + 1).clamp(min=0)[None]
+        ctx.memo[key] = recent if ctx.starts is None else torch.maximum(ctx.starts, recent)
+    return ctx.memo[key]
 
 
 def _mask(

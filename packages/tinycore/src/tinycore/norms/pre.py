@@ -10,6 +10,7 @@ from tinycore.config import ConfigError
 from tinycore.count import Cost
 from tinycore.families import NormConfig, Scope
 from tinycore.norms.rms import RMSNorm
+from tinycore.ops.precision import product_dtype
 
 
 class PreNorm(nn.Module):
@@ -31,10 +32,8 @@ class PreNorm(nn.Module):
             return RMSNorm(scope.dim, self.eps, self.affine)
 
         def cost(self, scope: Scope, sublayer: str) -> Cost:
-            # the stream, its scale and, for the gain, the normalised stream; what reads the output keeps that
-            return Cost(
-                parameters=scope.dim if self.affine else 0, saved=4.0 * ((2 if self.affine else 1) * scope.dim + 1)
-            )
+            # the stream and its scale; what reads the output keeps that
+            return Cost(parameters=scope.dim if self.affine else 0, saved=4.0 * (scope.dim + 1))
 
     def __init__(self, scope: Scope, config: Config) -> None:
         super().__init__()
@@ -42,7 +41,8 @@ class PreNorm(nn.Module):
         self.residual = scope.residual.build(scope)
 
     def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, self.norm(x)
+        # what a branch does with it are matrix products: cast once here, not once in each
+        return x, self.norm(x, product_dtype(x))
 
     def after(self, base: Tensor, y: Tensor) -> Tensor:
         return self.residual(base, y)
