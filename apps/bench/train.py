@@ -2,7 +2,7 @@
 
 One step of both is the same work: forward, backward, gradient clipping, fused AdamW, on the same tokens of the embedded
 corpus, each row one document, since the peer's usual use packs without a mask. They take turns in one process (memory:
-each in its own). Before any time is printed, both must give the same loss in float32. `compiled` is what each offers:
+each in its own), each with the allocator as its trainer sets it (apps/common/allocator.py). Before any time is printed, both must give the same loss in float32. `compiled` is what each offers:
 `torch.compile` of the whole model for the peer, `train.compile` (of the layers) for ours.
 """
 
@@ -83,7 +83,6 @@ def _batch(recipe: Recipe, prepared: Prepared, rows: int) -> tuple[Tensor, Tenso
 def _measure(
     recipe: Recipe, tokens: Tensor, targets: Tensor, rounds: int, compiled: bool, console: Console
 ) -> dict[str, Any]:
-    allocator.keep_freed_memory()  # for both: they share the process
     where = {side: _sides(recipe)[side] for side in ("peer", "ours")}
     steps = {f"{side} fp32": _step(side, recipe, model, tokens, targets, "fp32") for side, model in where.items()}
     losses = {name: step() for name, step in steps.items()}
@@ -148,7 +147,11 @@ def _step(
     whole: Any = torch.compile(model, dynamic=False) if compiled and side == "peer" else model
     model.train()
 
+    # each as its user runs it: our trainer changes the C library's thresholds, the peer's does not
+    prepare_memory = allocator.keep_freed_memory if side == "ours" else allocator.as_usual
+
     def step() -> float:
+        prepare_memory()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bits == "bf16"):
             if side == "ours":
                 losses, _ = next(tinycore.objectives.next_token(whole, tokens, targets))
