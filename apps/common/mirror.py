@@ -8,6 +8,7 @@ state of the other disk stops training or breaks it. What lies there, and in whi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import threading
@@ -87,6 +88,8 @@ class Mirror:
 
     def close(self) -> None:
         """Let others write the mirror; of a run that did not finish, after what is being copied or FAREWELL seconds."""
+        if self._closed:
+            return
         if not self._finished:
             self._wait(STALLED, FAREWELL, lambda: False)
             self._say_whether_complete()
@@ -94,7 +97,8 @@ class Mirror:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(POLL)
-        self.directory.release()
+        with contextlib.suppress(OSError):  # a drive that is gone has no claim to give up
+            self.directory.release()
 
     def _say_whether_complete(self) -> bool:
         with self._changed:
