@@ -19,7 +19,9 @@ from apps.common import checkpoints, files, recipes
 Sessions = Callable[[Sequence[dict[str, Any]]], Any]
 KILL = int(signal.SIGKILL)
 FINAL = Path("checkpoints") / "step_00000012"
-EVENTS = 130  # the copying of a whole run makes more writes, fsyncs and renames than this
+# writes, fsyncs and renames of the copying of a whole run: how many there are depends on how fast the copying is, since
+# a newer checkpoint may replace one that waits
+FEWEST, MOST = 70, 170
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +99,8 @@ def test_killed_anywhere_and_continued_from_the_mirror(
 ) -> None:
     chance = random.Random(5)
     # anywhere in the run itself, then anywhere in its copying
-    hurts = [{"step": 12}, {"event": chance.randrange(40, 110)}, {"event": chance.randrange(70, 110)}]
-    hurts += [{"event": chance.randrange(6, EVENTS), "within": "mirrors"} for _ in range(4)]
+    hurts = [{"step": 12}, {"event": chance.randrange(40, 110)}]
+    hurts += [{"event": chance.randrange(6, FEWEST), "within": "mirrors"} for _ in range(3)]
     for number, hurt in enumerate(hurts):
         run = tmp_path / "runs" / f"killed{number}"
         mirror = mirror_of(run)
@@ -219,12 +221,12 @@ def test_killed_at_every_event_of_the_copying(
     sessions: Sessions, tiny_recipe: Path, whole: Path, tmp_path: Path
 ) -> None:
     """Every write, fsync and rename in the mirror, not a choice of them; what it held before, it holds after."""
-    event, killed = 1, True
-    while killed:
+    killed = 0
+    for event in range(1, MOST):
         run = tmp_path / "runs" / f"event{event}"
         hurt = {"rank": 0, "event": event, "within": "mirrors", "signal": KILL}
         (first,) = sessions([{"argv": start(tiny_recipe, run), "hurt": hurt}])
-        killed = first.codes == [-KILL]
+        killed += first.codes == [-KILL]
         mirror = mirror_of(run)
         assert_good(mirror, 0)
         copy = tmp_path / "elsewhere" / run.name
@@ -238,5 +240,4 @@ def test_killed_at_every_event_of_the_copying(
             assert_same_run(path, whole)
         assert_same_run(mirror, whole)
         tinycore.checkpoint.verify(mirror / FINAL)
-        event += 1
-    assert event > EVENTS
+    assert FEWEST <= killed < MOST - 1  # every event there was
