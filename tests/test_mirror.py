@@ -21,7 +21,7 @@ KILL = int(signal.SIGKILL)
 FINAL = Path("checkpoints") / "step_00000012"
 # writes, fsyncs and renames of the copying of a whole run: how many there are depends on how fast the copying is, since
 # a newer checkpoint may replace one that waits
-FEWEST, MOST = 70, 170
+FEWEST = 70
 
 
 @pytest.fixture(scope="module")
@@ -221,12 +221,13 @@ def test_killed_at_every_event_of_the_copying(
     sessions: Sessions, tiny_recipe: Path, whole: Path, tmp_path: Path
 ) -> None:
     """Every write, fsync and rename in the mirror, not a choice of them; what it held before, it holds after."""
-    killed = 0
-    for event in range(1, MOST):
+    event = survived = 0
+    while survived < 5:  # in a row: there are no more events, however fast the copying was
+        event += 1
         run = tmp_path / "runs" / f"event{event}"
         hurt = {"rank": 0, "event": event, "within": "mirrors", "signal": KILL}
         (first,) = sessions([{"argv": start(tiny_recipe, run), "hurt": hurt}])
-        killed += first.codes == [-KILL]
+        survived = 0 if first.codes == [-KILL] else survived + 1
         mirror = mirror_of(run)
         assert_good(mirror, 0)
         copy = tmp_path / "elsewhere" / run.name
@@ -240,4 +241,4 @@ def test_killed_at_every_event_of_the_copying(
             assert_same_run(path, whole)
         assert_same_run(mirror, whole)
         tinycore.checkpoint.verify(mirror / FINAL)
-    assert FEWEST <= killed < MOST - 1  # every event there was
+    assert event > FEWEST
