@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +94,30 @@ def create(requested: Path, recipe: Recipe, lineage: list[dict[str, Any]]) -> Ru
     """A new run directory at `requested`, or at `requested`-2, -3, ... beside finished runs.
 
     It appears with its recipe and status in it: whatever is killed when, a directory there is can be resumed.
+    Raises RunError as `vacant` does.
+    """
+    path = vacant(requested)
+    with new(path) as directory:
+        files.write_text(directory / "recipe.yaml", recipes.to_yaml(recipe))
+        files.write_json(directory / "status.json", _status("running", 0, lineage))
+    return RunDirectory(path)
+
+
+@contextlib.contextmanager
+def new(path: Path) -> Generator[Path]:
+    """A run directory to be filled, which appears at `path` (a `vacant` one) whole or not at all. Raises RunError."""
+    try:
+        if path.exists():
+            path.rmdir()  # empty
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.new_directory(path) as directory:
+            yield directory
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another directory with --out") from None
+
+
+def vacant(requested: Path) -> Path:
+    """Where a new run may stand: `requested`, or `requested`-2, -3, ... beside finished runs.
 
     Raises RunError where an unfinished run (with the command that resumes it) or something that is no run stands.
     """
@@ -107,16 +133,7 @@ def create(requested: Path, recipe: Recipe, lineage: list[dict[str, Any]]) -> Ru
             )
         number += 1
         path = requested.with_name(f"{requested.name}-{number}")
-    try:
-        if path.exists():
-            path.rmdir()  # empty
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.new_directory(path) as directory:
-            files.write_text(directory / "recipe.yaml", recipes.to_yaml(recipe))
-            files.write_json(directory / "status.json", _status("running", 0, lineage))
-        return RunDirectory(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another directory with --out") from None
+    return path
 
 
 def reopen(path: Path) -> tuple[RunDirectory, dict[str, Any]]:
