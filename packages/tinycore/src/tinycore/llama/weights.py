@@ -98,7 +98,7 @@ def _checked(name: str, tensor: Tensor, expected: Tensor) -> Tensor:
             f"{name} is {tensor.dtype}; only float32, float16, bfloat16 and float64 are weights by themselves"
         )
     value = tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if not value.isfinite().all():
+    if not value.sum(dtype=torch.float64).isfinite():  # float32 values cannot overflow it
         raise LlamaError(f"{name} has values that are not finite; the file is damaged")
     return value
 
