@@ -54,7 +54,7 @@ def _recipe(imported: Imported, source: Path, checkpoint: Path) -> dict[str, Any
         "optim": {"kind": "adamw", "learning_rate": 1e-4, "schedule": {"kind": "wsd", "warmup": 10}},
         "train": {
             "steps": 100,
-            "batch_size": 4,
+            "batch_size": 2,
             "log_every": 5,
             "validate_every": 50,
             "validate_rows": 16,
