@@ -25,6 +25,7 @@ import tinycore
 from apps.common import command_line, report, run_directory, run_record
 from apps.common.errors import BadRequest, RunError
 from apps.common.pretrained import source
+from apps.common.pretrained.gguf_file import GGUFFile
 from tinydata import Document, Tokenizer, TokenizerError, train_tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -172,6 +173,34 @@ def test_a_gguf_file_has_the_logits_of_its_weights(
     assert gap(imported.model, model) < 1e-4
     assert imported.model.config.embed.tied == tied
     assert imported.model.config.norm == tinycore.llama.read_config(json.loads(model.config.to_json_string())).norm
+
+
+def test_every_packed_type_is_read_as_the_library_reads_it(small_gguf: ModuleType, tmp_path: Path) -> None:
+    """K- and I-quants too, which the library cannot write: random bytes, read by its own reader for comparison."""
+    library = small_gguf.gguf
+    packed = [kind for kind in library.GGMLQuantizationType if library.GGML_QUANT_SIZES[kind][0] > 1]
+    chance = np.random.default_rng(0)
+    writer = library.GGUFWriter(tmp_path / "types.gguf", "llama")
+    for kind in packed:
+        _block, size = library.GGML_QUANT_SIZES[kind]
+        writer.add_tensor(kind.name, chance.integers(0, 256, (3, 2 * size), dtype=np.uint8), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file, compared = GGUFFile(tmp_path / "types.gguf"), []
+    for tensor in library.GGUFReader(tmp_path / "types.gguf").tensors:
+        try:
+            with np.errstate(all="ignore"):
+                expected = library.quants.dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError:
+            with pytest.raises(BadRequest, match=rf"{tensor.name}: '{tensor.name}'"):
+                file.require_readable([tensor.name])
+            continue
+        file.require_readable([tensor.name])
+        np.testing.assert_array_equal(file.read(tensor.name), expected)
+        compared.append(tensor.name)
+    assert {"Q4_K", "Q6_K", "IQ4_XS", "TQ2_0", "Q5_0"} <= set(compared)
 
 
 def split(pre: str) -> Any:
