@@ -2,8 +2,9 @@
 
 One step of both is the same work: forward, backward, gradient clipping, fused AdamW, on the same tokens of the embedded
 corpus, each row one document, since the peer's usual use packs without a mask. They take turns in one process (memory:
-each in its own), each with the allocator as its trainer sets it (apps/common/allocator.py). Before any time is printed, both must give the same loss in float32. `compiled` is what each offers:
-`torch.compile` of the whole model for the peer, `train.compile` (of the layers) for ours.
+each in its own), each with the allocator as its trainer sets it (apps/common/allocator.py). Before any time is printed,
+both must give the same loss in float32. `compiled` is what each offers: `torch.compile` of the whole model for the peer,
+`train.compile` (of the layers) for ours.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _sides(recipe: Recipe) -> dict[str, nn.Module]:
     """Our model of the recipe and the peer with its weights."""
     torch.manual_seed(0)
     ours = tinycore.build(recipe.model)
-    return {"peer": peer.llama(ours), "ours": ours}
+    return {"peer": peer.build(ours), "ours": ours}
 
 
 def _step(

@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +100,47 @@ def create(requested: Path, recipe: Recipe, lineage: list[dict[str, Any]]) -> Ru
     """A new run directory at `requested`, or at `requested`-2, -3, ... beside finished runs.
 
     It appears with its recipe and status in it: whatever is killed when, a directory there is can be resumed.
+    Raises RunError as `vacant` does.
+    """
+    path, run_id = vacant(requested), secrets.token_hex(8)
+    with _said_if_impossible(path):
+        make(path, recipe, lineage, run_id)
+    return RunDirectory(path, run_id)
+
+
+def make(path: Path, recipe: Recipe, lineage: list[dict[str, Any]], run_id: str) -> None:
+    """Have a run that has not begun appear at `path`, which must not be occupied. Raises OSError, RunError."""
+    with _appearing(path) as directory:
+        files.write_text(directory / "recipe.yaml", recipes.to_yaml(recipe))
+        files.write_json(directory / "status.json", _status("running", 0, lineage, run_id))
+
+
+@contextlib.contextmanager
+def new(path: Path) -> Generator[Path]:
+    """A run directory to be filled, which appears at `path` (a `vacant` one) whole or not at all. Raises RunError."""
+    with _said_if_impossible(path), _appearing(path) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Generator[Path]:
+    if path.exists():
+        path.rmdir()  # empty
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.new_directory(path) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def _said_if_impossible(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another directory with --out") from None
+
+
+def vacant(requested: Path) -> Path:
+    """Where a new run may stand: `requested`, or `requested`-2, -3, ... beside finished runs.
 
     Raises RunError where an unfinished run (with the command that resumes it) or something that is no run stands.
     """
@@ -113,22 +156,7 @@ def create(requested: Path, recipe: Recipe, lineage: list[dict[str, Any]]) -> Ru
             )
         number += 1
         path = requested.with_name(f"{requested.name}-{number}")
-    run_id = secrets.token_hex(8)
-    try:
-        make(path, recipe, lineage, run_id)
-        return RunDirectory(path, run_id)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another directory with --out") from None
-
-
-def make(path: Path, recipe: Recipe, lineage: list[dict[str, Any]], run_id: str) -> None:
-    """Have a run that has not begun appear at `path`, which must not be occupied. Raises OSError, RunError."""
-    if path.exists():
-        path.rmdir()  # empty
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.new_directory(path) as directory:
-        files.write_text(directory / "recipe.yaml", recipes.to_yaml(recipe))
-        files.write_json(directory / "status.json", _status("running", 0, lineage, run_id))
+    return path
 
 
 def reopen(path: Path) -> tuple[RunDirectory, dict[str, Any]]:

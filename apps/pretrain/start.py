@@ -93,11 +93,14 @@ def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[
 
 
 def with_tokenizer_of(origin: Path, recipe: Recipe, console: Console) -> Recipe:
-    """Weights know ids, not words: a recipe that would train a tokenizer takes that of the weights."""
-    file = origin / "tokenizer.json"
-    if not isinstance(recipe.data.tokenizer, TrainedTokenizer) or not file.is_file():
+    """Weights know ids, not words: a recipe that would train a tokenizer, or names one that has moved, takes that of
+    the weights."""
+    file, wanted = origin / "tokenizer.json", recipe.data.tokenizer
+    gone = isinstance(wanted, TokenizerFile) and not Path(wanted.path).exists()
+    if not (gone or isinstance(wanted, TrainedTokenizer)) or not file.is_file():
         return recipe
-    console.say(f"tokenizer: {file}, since a newly trained one would give the weights' ids other meanings")
+    reason = "the recipe's is gone" if gone else "a newly trained one would give the weights' ids other meanings"
+    console.say(f"tokenizer: {file}, since {reason}")
     return replace(recipe, data=replace(recipe.data, tokenizer=TokenizerFile(path=str(file))))
 
 
