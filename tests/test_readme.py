@@ -29,6 +29,10 @@ SHORT = shlex.split(
     "--train.validate_rows 8 --sample.max_new_tokens 8 --model.dim 16 --model.layers.0.mixer.heads 2 "
     "--model.layers.0.mixer.kv_heads 1 --model.layers.0.ffn.hidden 32"
 )
+BRIEF = {
+    "train": shlex.split("--recipe brandon-226k --batch 1 --rounds 1 --skip-compiled --skip-memory"),
+    "generate": shlex.split("--recipe brandon-226k --rounds 1 --new-tokens 4"),
+}
 OWN_TEXT = [option for option in SHORT if "embedded" not in option and option != "--data.sources"]
 
 
@@ -46,6 +50,23 @@ def shortened(command: str, folder: Path) -> list[str]:
     words = [word.replace("my_texts", f"{folder}/my_texts").replace("path/to", str(folder)) for word in words]
     if words[0] == "torchrun":
         words = ["-m", "torch.distributed.run", *words[1:]]
+    if "apps/bench" in command:
+        return [sys.executable, *words, *BRIEF[words[1]]]
+    if "--dry-run" in words:
+        return [sys.executable, *words]
+    if "--minutes" in words:
+        words[words.index("--minutes") + 1] = "0.05"
+        words[words.index("--size") + 1] = "0.2M"
+        small = [*SHORT[:2], "--train.validate_rows", "8", "--sample.max_new_tokens", "8"]
+        return [
+            sys.executable,
+            *words,
+            *small,
+            "--data.cache",
+            str(folder / "data"),
+            "--out",
+            str(folder / "runs" / "timed"),
+        ]
     if "pretrain" in command:
         words += ["--data.cache", str(folder / "data")]
         if "--resume" not in words:

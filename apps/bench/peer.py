@@ -20,7 +20,9 @@ def build(ours: Decoder) -> Any:
     try:
         import transformers
     except ImportError:
-        raise BadRequest("the peer is transformers: pip install 'transformers>=5', or run with uv") from None
+        raise BadRequest(
+            "the peer is transformers, which is not installed: uv run --extra bench apps/bench ..."
+        ) from None
     config: Any = ours.config
     tensors = ours.state_dict()
     layers = config.flat_layers()

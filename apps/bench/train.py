@@ -37,6 +37,7 @@ OPTIONS = {
     "batch": Option("sequences a step (default: 8)", "N"),
     "rounds": Option("steps of each that are timed (default: 7)", "N"),
     "skip-compiled": Option("leave the compiled steps out"),
+    "skip-memory": Option("leave out the processes that measure peak memory"),
     "json": Option("write the figures, with the machine they were measured on, to a file", "FILE"),
     "help": HELP,
 }
@@ -57,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     recipe = _small(recipes.load(name))
     tokens, targets = _batch(recipe, prepare(recipe, console), rows)
     found = _measure(recipe, tokens, targets, rounds, "skip-compiled" not in arguments.options, console)
+    found["memory_bytes"] = {} if "skip-memory" in arguments.options else _memory(recipe, tokens, targets)
     found = {"recipe": name, "batch": rows, "length": tokens.shape[1], **found}
     _show(found, console)
     target = arguments.path("json")
@@ -121,9 +123,6 @@ def _measure(
         "product_flops_per_second": peaks,
         "flops_per_token": flops,
         "compile_seconds": compile_seconds,
-        "memory_bytes": {
-            f"{side} {bits}": _peak(recipe, tokens, targets, side, bits) for bits in ("fp32", "bf16") for side in where
-        },
     }
 
 
@@ -169,6 +168,14 @@ def _step(
     return step
 
 
+def _memory(recipe: Recipe, tokens: Tensor, targets: Tensor) -> dict[str, dict[str, int]]:
+    return {
+        f"{side} {bits}": _peak(recipe, tokens, targets, side, bits)
+        for bits in ("fp32", "bf16")
+        for side in ("peer", "ours")
+    }
+
+
 def _peak(recipe: Recipe, tokens: Tensor, targets: Tensor, side: str, bits: str) -> dict[str, int]:
     """Most bytes that a process of its own held while it trained `side` for three steps, and before it began to."""
     context = multiprocessing.get_context("spawn")
@@ -185,7 +192,9 @@ def _peak(recipe: Recipe, tokens: Tensor, targets: Tensor, side: str, bits: str)
 
 def _train_alone(mapping: dict[str, Any], tokens: Any, targets: Any, side: str, bits: str, queue: Any) -> None:
     recipe = recipes.from_dict(mapping)
-    model = _sides(recipe)[side]
+    ours = tinycore.build(recipe.model)
+    model = ours if side == "ours" else peer.build(ours)  # which alone imports transformers
+    del ours
     before = peak_bytes()
     step = _step(side, recipe, model, torch.from_numpy(tokens), torch.from_numpy(targets), bits)
     for _ in range(3):
@@ -217,7 +226,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
         [name, f"{r['median']:.2f}x", f"{r['least']:.2f} to {r['most']:.2f}", str(r["n"])]
         for name, r in found["ratios"].items()
     ]
-    for bits in ("fp32", "bf16"):
+    for bits in ("fp32", "bf16") if memory else ():
         pair = [memory[f"{side} {bits}"] for side in ("peer", "ours")]
         share = pair[1]["all"] / pair[0]["all"]
         net = (pair[1]["all"] - pair[1]["before"]) / (pair[0]["all"] - pair[0]["before"])
