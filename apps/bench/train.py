@@ -2,8 +2,9 @@
 
 One step of both is the same work: forward, backward, gradient clipping, fused AdamW, on the same tokens of the embedded
 corpus, each row one document, since the peer's usual use packs without a mask. They take turns in one process (memory:
-each in its own). Before any time is printed, both must give the same loss in float32. `compiled` is what each offers:
-`torch.compile` of the whole model for the peer, `train.compile` (of the layers) for ours.
+each in its own), each with the allocator as its trainer sets it (apps/common/allocator.py). Before any time is printed,
+both must give the same loss in float32. `compiled` is what each offers: `torch.compile` of the whole model for the peer,
+`train.compile` (of the layers) for ours.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ OPTIONS = {
     "batch": Option("sequences a step (default: 8)", "N"),
     "rounds": Option("steps of each that are timed (default: 7)", "N"),
     "skip-compiled": Option("leave the compiled steps out"),
+    "skip-memory": Option("leave out the processes that measure peak memory"),
     "json": Option("write the figures, with the machine they were measured on, to a file", "FILE"),
     "help": HELP,
 }
@@ -56,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     recipe = _small(recipes.load(name))
     tokens, targets = _batch(recipe, prepare(recipe, console), rows)
     found = _measure(recipe, tokens, targets, rounds, "skip-compiled" not in arguments.options, console)
+    found["memory_bytes"] = {} if "skip-memory" in arguments.options else _memory(recipe, tokens, targets)
     found = {"recipe": name, "batch": rows, "length": tokens.shape[1], **found}
     _show(found, console)
     target = arguments.path("json")
@@ -83,7 +86,6 @@ def _batch(recipe: Recipe, prepared: Prepared, rows: int) -> tuple[Tensor, Tenso
 def _measure(
     recipe: Recipe, tokens: Tensor, targets: Tensor, rounds: int, compiled: bool, console: Console
 ) -> dict[str, Any]:
-    allocator.keep_freed_memory()  # for both: they share the process
     where = {side: _sides(recipe)[side] for side in ("peer", "ours")}
     steps = {f"{side} fp32": _step(side, recipe, model, tokens, targets, "fp32") for side, model in where.items()}
     losses = {name: step() for name, step in steps.items()}
@@ -121,9 +123,6 @@ def _measure(
         "product_flops_per_second": peaks,
         "flops_per_token": flops,
         "compile_seconds": compile_seconds,
-        "memory_bytes": {
-            f"{side} {bits}": _peak(recipe, tokens, targets, side, bits) for bits in ("fp32", "bf16") for side in where
-        },
     }
 
 
@@ -131,7 +130,7 @@ def _sides(recipe: Recipe) -> dict[str, nn.Module]:
     """Our model of the recipe and the peer with its weights."""
     torch.manual_seed(0)
     ours = tinycore.build(recipe.model)
-    return {"peer": peer.llama(ours), "ours": ours}
+    return {"peer": peer.build(ours), "ours": ours}
 
 
 def _step(
@@ -148,7 +147,11 @@ def _step(
     whole: Any = torch.compile(model, dynamic=False) if compiled and side == "peer" else model
     model.train()
 
+    # each as its user runs it: our trainer changes the C library's thresholds, the peer's does not
+    prepare_memory = allocator.keep_freed_memory if side == "ours" else allocator.as_usual
+
     def step() -> float:
+        prepare_memory()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bits == "bf16"):
             if side == "ours":
                 losses, _ = next(tinycore.objectives.next_token(whole, tokens, targets))
@@ -163,6 +166,14 @@ def _step(
         return loss.item()
 
     return step
+
+
+def _memory(recipe: Recipe, tokens: Tensor, targets: Tensor) -> dict[str, dict[str, int]]:
+    return {
+        f"{side} {bits}": _peak(recipe, tokens, targets, side, bits)
+        for bits in ("fp32", "bf16")
+        for side in ("peer", "ours")
+    }
 
 
 def _peak(recipe: Recipe, tokens: Tensor, targets: Tensor, side: str, bits: str) -> dict[str, int]:
@@ -181,7 +192,9 @@ def _peak(recipe: Recipe, tokens: Tensor, targets: Tensor, side: str, bits: str)
 
 def _train_alone(mapping: dict[str, Any], tokens: Any, targets: Any, side: str, bits: str, queue: Any) -> None:
     recipe = recipes.from_dict(mapping)
-    model = _sides(recipe)[side]
+    ours = tinycore.build(recipe.model)
+    model = ours if side == "ours" else peer.build(ours)  # which alone imports transformers
+    del ours
     before = peak_bytes()
     step = _step(side, recipe, model, torch.from_numpy(tokens), torch.from_numpy(targets), bits)
     for _ in range(3):
@@ -213,7 +226,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
         [name, f"{r['median']:.2f}x", f"{r['least']:.2f} to {r['most']:.2f}", str(r["n"])]
         for name, r in found["ratios"].items()
     ]
-    for bits in ("fp32", "bf16"):
+    for bits in ("fp32", "bf16") if memory else ():
         pair = [memory[f"{side} {bits}"] for side in ("peer", "ours")]
         share = pair[1]["all"] / pair[0]["all"]
         net = (pair[1]["all"] - pair[1]["before"]) / (pair[0]["all"] - pair[0]["before"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from tinycore.config import ConfigError
 from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import Aux, Carry, FeedForwardConfig, LocalState, Scope
-from tinycore.ops.swiglu import swiglu
+from tinycore.linears.dense import Dense
+from tinycore.ops.swiglu import swiglu, swiglu_linear
 
 
 class SwiGLU(nn.Module):
@@ -34,22 +35,30 @@ class SwiGLU(nn.Module):
             """`hidden`, or 8/3 of the model's width rounded up to a multiple of 64."""
             return self.hidden or 64 * -(-8 * scope.dim // (3 * 64))
 
+        def _plain(self, scope: Scope) -> bool:
+            down = self.projection(scope, "down")
+            return isinstance(down, Dense.Config) and not down.bias
+
         def build(self, scope: Scope) -> SwiGLU:
             return SwiGLU(self, scope)
 
         def cost(self, scope: Scope, length: int) -> Cost:
-            width = self.width(scope)
+            width, each = self.width(scope), scope.product_bytes
+            down = self.projection(scope, "down").cost(width, scope.dim, "feed_forward")
+            if self._plain(scope):  # gate and up are kept; the matrix is cast in every call, not by autocast
+                kept, held, down = 2 * width, scope.cast_bytes * width * scope.dim, replace(down, products=0)
+            else:  # their product too, which the last linear keeps itself
+                kept, held = 3 * width, 0
             return (
                 self.projection(scope, "gate").cost(scope.dim, width, "feed_forward")
                 + self.projection(scope, "up").cost(scope.dim, width, "feed_forward")
-                + self.projection(scope, "down").cost(width, scope.dim, "feed_forward")
+                + down
                 + Cost(
-                    # input, gate, up, product
-                    saved=float(scope.product_bytes * (scope.dim + 3 * width)),
-                    # the gradients of product, gate and up, and silu(gate), the product being gone; the stream's, twice
-                    transient=scope.rows
-                    * length
-                    * (3 * width * scope.product_bytes + (4 + scope.product_bytes) * scope.dim),
+                    saved=float(each * (scope.dim + kept)),  # the input as well
+                    held=held,
+                    # gradients of product, gate and up, silu(gate) or a product with it, and the branch's gradient (the
+                    # stream's takes the place of what the head kept)
+                    transient=scope.rows * length * each * (4 * width + scope.dim),
                 )
             )
 
@@ -63,4 +72,9 @@ class SwiGLU(nn.Module):
     def forward(
         self, x: Tensor, carry: Carry, ctx: Context, state: LocalState | None
     ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
-        return self.down(swiglu(self.gate(x), self.up(x))), carry, state, {}
+        gate, up = self.gate(x), self.up(x)
+        if type(self.down) is Dense and self.down.bias is None:
+            y = swiglu_linear(gate, up, self.down.weight)
+        else:
+            y = self.down(swiglu(gate, up))
+        return y, carry, state, {}

@@ -107,8 +107,8 @@ class Attention(nn.Module):
             )
 
         def _saved(self, scope: Scope, queries: int, shared: int, length: int) -> float:
-            """Bytes per token: input, q, k, v, output by heads and by positions; before their norm, q and k once more."""
-            elements = scope.dim + 3 * queries + 2 * shared
+            """Bytes per token: input, q, k, v, output; before their norm, q and k once more."""
+            elements = scope.dim + 2 * queries + 2 * shared
             if self.qk_norm:
                 elements += queries + shared
             if scope.device != "cpu":

@@ -70,12 +70,12 @@ def _operator_backward(
 
 @_operator.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
-    return q.new_empty(q.shape)
+    return _in_order_of_time(q)
 
 
 @_operator_backward.register_fake
 def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    return _in_order_of_time(q), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -120,7 +120,7 @@ def _blocks_forward(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> T
     groups, width = k.shape[1], q.shape[3]
     wide = torch.promote_types(q.dtype, torch.float32)
     grouped = q.unflatten(1, (groups, -1))  # (B, G, R, T, h)
-    y = torch.empty_like(q, memory_format=torch.contiguous_format)
+    y = _in_order_of_time(q)
     into, scale = y.unflatten(1, (groups, -1)), width**-0.5
     (scores,) = _buffers(q, wide, 1)
     for rows, blocks in _plan(q, starts):
@@ -142,7 +142,7 @@ def _blocks_backward(
     grouped, upstream = q.unflatten(1, (groups, -1)), grad.unflatten(1, (groups, -1))
     # the part of d scores that is the same for all keys of a query: - sum over s of weight * d weight
     along = torch.linalg.vecdot(grad.to(wide), y.to(wide)).neg_().unflatten(1, (groups, -1))[..., None]
-    grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
+    grad_q = _in_order_of_time(q)
     grad_k, grad_v = (torch.zeros(k.shape, dtype=wide, device=k.device) for _ in range(2))
     into = grad_q.unflatten(1, (groups, -1))
     scores, slopes = _buffers(q, wide, 2)
@@ -157,6 +157,13 @@ def _blocks_backward(
             grad_k[rows, :, seen] += _product_over_queries(slope, queries)
             into[rows, :, :, block] = _product(slope, k[rows][:, :, seen])
     return grad_q.mul_(scale), grad_k.mul_(scale).to(k.dtype), grad_v.to(v.dtype)
+
+
+def _in_order_of_time(q: Tensor) -> Tensor:
+    """An empty tensor like q (B, H, T, h) whose memory has the order (B, T, H, h): all heads of a token side by side, as the
+    projection that follows reads them."""
+    rows, heads, length, width = q.shape
+    return q.new_empty(rows, length, heads, width).transpose(1, 2)
 
 
 def _buffers(q: Tensor, wide: torch.dtype, number: int) -> list[Tensor]:
