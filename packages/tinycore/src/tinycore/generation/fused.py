@@ -6,7 +6,8 @@ layer:
 
     q, k, v are one product, gate and up one; residuals are added by the products that make the summands;
     RMSNorm is x / hypot(|x|, sqrt(D eps)), its gain and sqrt(D) folded into the weights that read it;
-    q, k and v are rotated together (v by the angle 0), and k and v stored with one copy, in place;
+    the rows of W_q and W_k are reordered so that the two channels of a pair of RoPE are neighbours, one complex number:
+    q, k and v are rotated by one complex product (v by the angle 0), and k and v stored with one copy, in place;
     at one token a row the H / G query heads of a group are rows of one product with their keys.
 
 The cache is the session's own and grows by blocks, so writing in place is safe here, where states elsewhere are values.
@@ -119,15 +120,15 @@ class FusedSession:
         x = F.embedding(tokens.flatten(), self.embedding)
         if self.embedding_scale != 1.0:
             x = x * self.embedding_scale
-        tables: dict[Any, tuple[Tensor, Tensor]] = {}
+        turns: dict[Any, Tensor] = {}
         masks: dict[int | None, Tensor | None] = {}
         for call in self.calls:
             weights = call.weights
-            if weights.rotary not in tables:
-                tables[weights.rotary] = _tables(positions.flatten(), *weights.rotary, x.dtype)
+            if weights.rotary not in turns:
+                turns[weights.rotary] = _turns(positions.flatten(), *weights.rotary, x.dtype)
             if weights.window not in masks:
                 masks[weights.window] = self._mask(*tokens.shape, weights.window)
-            y = call.attend(_norm(x, weights.mixer_floor), tables[weights.rotary], masks[weights.window], tokens.shape)
+            y = call.attend(_norm(x, weights.mixer_floor), turns[weights.rotary], masks[weights.window], tokens.shape)
             x = weights.o.add(y, x)
             gate, up = weights.gate_up(_norm(x, weights.ffn_floor)).chunk(2, dim=-1)
             x = weights.down.add(F.silu(gate).mul_(up), x)
@@ -157,7 +158,11 @@ class _Weights:
 
     def __init__(self, layer: Any, rows: int) -> None:
         mixer, ffn = layer.branches["mixer"], layer.branches["ffn"]
-        qkv = torch.cat([mixer.q.weight, mixer.k.weight, mixer.v.weight])
+        self.heads, self.groups, self.width, self.window = mixer.heads, mixer.groups, mixer.width, mixer.window
+        self.rotary = (mixer.heads, mixer.groups, mixer.width, mixer.theta)
+        pairs = torch.arange(self.width).view(2, -1).t().flatten()  # 0, h/2, 1, h/2 + 1, ...
+        q, k = (linear.weight.view(-1, self.width, linear.in_features)[:, pairs] for linear in (mixer.q, mixer.k))
+        qkv = torch.cat([q.flatten(0, 1), k.flatten(0, 1), mixer.v.weight])
         gain, self.mixer_floor = _scales(layer.norms["mixer"].norm, qkv)
         self.qkv = PackedLinear(qkv * gain, rows)
         self.o = PackedLinear(mixer.o.weight, rows)
@@ -165,9 +170,9 @@ class _Weights:
         gain, self.ffn_floor = _scales(layer.norms["ffn"].norm, gate_up)
         self.gate_up = PackedLinear(gate_up * gain, rows)
         self.down = PackedLinear(ffn.down.weight, rows)
-        self.heads, self.groups, self.width, self.window = mixer.heads, mixer.groups, mixer.width, mixer.window
-        self.rotary = (mixer.heads, mixer.groups, mixer.width, mixer.theta)
-        self.qk_norms = None if mixer.q_norm is None else (mixer.q_norm, mixer.k_norm)
+        self.qk_norms: list[tuple[Tensor, float]] | None = None
+        if mixer.q_norm is not None:
+            self.qk_norms = [(norm.weight[pairs], norm.eps) for norm in (mixer.q_norm, mixer.k_norm)]
 
 
 class _Call:
@@ -178,16 +183,15 @@ class _Call:
         self.length = 0
         self.cache = torch.empty(0)
 
-    def attend(self, x: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, shape: torch.Size) -> Tensor:
+    def attend(self, x: Tensor, turns: Tensor, mask: Tensor | None, shape: torch.Size) -> Tensor:
         """What the queries of x (B T, D) read, (B T, H h); its keys and values are stored."""
         rows, length = shape
         weights = self.weights
         heads, groups, width = weights.heads, weights.groups, weights.width
-        cos, sin = tables
-        qkv = weights.qkv(x).view(rows * length, heads + 2 * groups, 2, width // 2)
+        qkv = weights.qkv(x).view(-1, heads + 2 * groups, width // 2, 2)
         if weights.qk_norms is not None:
             qkv = _norm_queries_and_keys(qkv.flatten(2), heads, weights.qk_norms).view_as(qkv)
-        qkv = torch.addcmul(qkv * cos, qkv.flip(2), sin).view(rows, length, heads + 2 * groups, width)
+        qkv = torch.view_as_real(torch.view_as_complex(qkv) * turns).view(rows, length, -1, width)
         start, end = self.length, self.length + length
         self._reserve(rows, end, x)
         self.length = end
@@ -227,21 +231,16 @@ def _norm(x: Tensor, floor: Tensor) -> Tensor:
     return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor)
 
 
-def _norm_queries_and_keys(qkv: Tensor, heads: int, norms: tuple[RMSNorm, RMSNorm]) -> Tensor:
+def _norm_queries_and_keys(qkv: Tensor, heads: int, norms: list[tuple[Tensor, float]]) -> Tensor:
     groups = (qkv.shape[1] - heads) // 2
     q, k, v = qkv.split([heads, groups, groups], dim=1)
-    q, k = (rms_norm(part, norm.weight, norm.eps) for part, norm in zip((q, k), norms, strict=True))
+    q, k = (rms_norm(part, gain, eps) for part, (gain, eps) in zip((q, k), norms, strict=True))
     return torch.cat([q, k, v], dim=1)
 
 
-def _tables(
-    positions: Tensor, heads: int, groups: int, width: int, theta: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """(N, H + 2 G, 2, h / 2) each, for (a, b) -> (a, b) cos + (b, a) sin: RoPE for q and k, nothing for v."""
+def _turns(positions: Tensor, heads: int, groups: int, width: int, theta: float, dtype: torch.dtype) -> Tensor:
+    """exp(i angle) (N, H + 2 G, h / 2), complex: the rotation of every pair of RoPE, none for the values."""
     pairs = torch.arange(0, width, 2, dtype=dtype)
-    angles = positions[:, None].to(dtype) * theta ** (-pairs / width)
-    cos = angles.new_ones(len(positions), heads + 2 * groups, 2, width // 2)
-    sin = torch.zeros_like(cos)
-    cos[:, : heads + groups] = angles.cos()[:, None, None]
-    sin[:, : heads + groups] = torch.stack([-angles.sin(), angles.sin()], dim=1)[:, None]
-    return cos, sin
+    angles = positions.new_zeros(len(positions), heads + 2 * groups, width // 2, dtype=dtype)
+    angles[:, : heads + groups] = (positions[:, None].to(dtype) * theta ** (-pairs / width))[:, None]
+    return torch.polar(torch.ones_like(angles), angles)

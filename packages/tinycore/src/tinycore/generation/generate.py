@@ -216,7 +216,8 @@ def _prefill(model: Decoder, session: Session, prompts: list[list[int]], n: int)
 @torch.inference_mode()
 def _step(logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[_Row]) -> tuple[list[int], list[float]]:
     """The next id of every row, forced where its queue says so, and its log-probability."""
-    uniforms = [uniform(row.key, len(row.ids) - row.start) for row in rows]
+    greedy = sampling.temperature == 0
+    uniforms = [] if greedy else [uniform(row.key, len(row.ids) - row.start) for row in rows]
     ids, logprobs = choose(logits, seen, sampling, uniforms)
     if any(row.queue for row in rows):
         ids = torch.tensor(
