@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -10,11 +11,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 DRIVER = Path(__file__).parent / "drivers" / "pretrain.py"
+SMALL_GGUF = Path(__file__).parent / "drivers" / "small_gguf.py"
 WORDS = [
     "the",
     "cat",
@@ -117,3 +120,14 @@ def sessions() -> Iterator[Callable[[Sequence[dict[str, Any]]], list[Result]]]:
     yield run
     if driver is not None:
         driver.communicate()
+
+
+@pytest.fixture(scope="session")
+def small_gguf() -> ModuleType:
+    """The module that writes GGUF files."""
+    spec = importlib.util.spec_from_file_location("small_gguf", SMALL_GGUF)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

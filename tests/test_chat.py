@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import tinycore
 from apps.chat import conversation
 from apps.chat.__main__ import run as chat_app
 from apps.chat.conversation import Conversation
+from apps.chat.dialogue import Dialogue
 from apps.common import run_record
+from apps.common.chat_template import ChatTemplate
 from apps.common.errors import BadRequest, RunError
 from tinycore import CheckpointError
 from tinycore.generation import Sampling
@@ -305,3 +308,104 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "best").write_text("../../etc")
     with pytest.raises(RunError, match="no checkpoint yet"):
         run_record.checkpoint_of(tmp_path)
+
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def taught(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with a chat template, and room for a few turns."""
+    directory = tmp_path_factory.mktemp("taught") / "checkpoint"
+    model = tinycore.load(checkpoint)
+    torch.manual_seed(0)
+    tinycore.save(tinycore.build(replace(model.config, max_seq_len=128)), directory)
+    Tokenizer.load(checkpoint).save(directory)
+    (directory / "chat_template.jinja").write_text(TEMPLATE)
+    tinycore.checkpoint.write_manifest(directory)
+    return directory
+
+
+def dialogue(directory: Path, max_tokens: int = 8) -> Dialogue:
+    speaker = conversation.load(directory, "cpu")
+    return Dialogue(speaker, ChatTemplate(speaker.tokenizer), Sampling(temperature=1.0), max_tokens, seed=1)
+
+
+def test_a_chat_model_is_asked_through_its_template(
+    taught: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [str(taught), "--prompt", "the cat <|im_end|>", "--max-tokens", "5", "--json"]
+    given: list[list[int]] = []
+    whole = conversation.stream
+
+    def watched(model: Any, prompts: Any, **settings: Any) -> Any:
+        given.extend(prompts)
+        return whole(model, prompts, **settings)
+
+    monkeypatch.setattr(conversation, "stream", watched)
+    assert invoke(monkeypatch, *argv) == 0
+    shown = capsys.readouterr()
+    assert "the cat" not in shown.err  # the answer alone
+    assert json.loads(shown.out)["prompt"] == "the cat <|im_end|>"
+    assert invoke(monkeypatch, *argv, "--raw") == 0
+    assert "the cat <|im_end|>" in capsys.readouterr().err
+    tokenizer = Tokenizer.load(taught)
+    start, end, separator = (tokenizer.special[name] for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"))
+    asked, continued = given
+    assert tokenizer.decode(asked) == "<|im_start|>user\nthe cat <|im_end|><|im_end|>\n<|im_start|>assistant\n"
+    assert (asked.count(start), asked.count(end)) == (2, 1)
+    assert continued == [separator, *tokenizer.encode("the cat <|im_end|>")]
+
+
+def test_turns_alternate_and_end_at_the_end_of_a_turn(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = dialogue(taught)
+    end = chat.speaker.tokenizer.special["<|im_end|>"]
+    assert end in chat.template.stop
+    answer = chat.speaker.tokenizer.encode("on mat")
+
+    def spoken(*_: Any, stop: list[int], **__: Any) -> Iterator[tinycore.generation.Token]:
+        for token in (*answer, next(i for i in stop if i == end)):
+            yield tinycore.generation.Token(0, 0, token, 0.0, False, None)
+
+    monkeypatch.setattr(conversation, "stream", spoken)
+    assert "".join(chat.say("the cat")) == "on mat"
+    assert "".join(chat.say("a dog")) == "on mat"
+    assert [tuple(message) for message in chat.messages] == [
+        ("user", "the cat"),
+        ("assistant", "on mat"),
+        ("user", "a dog"),
+        ("assistant", "on mat"),
+    ]
+    assert chat.ids[-1] == end
+    assert chat.speaker.tokenizer.decode(chat.ids).count("<|im_start|>assistant\non mat<|im_end|>") == 2
+    chat.reset()
+    assert (chat.messages, chat.ids) == ([], [])
+
+
+def test_a_dialogue_that_outgrows_the_context_forgets_its_first_turns(taught: Path) -> None:
+    chat = dialogue(taught, max_tokens=6)
+    forgot = []
+    for _ in range(6):
+        list(chat.say("the mat"))
+        forgot.append(chat.forgot)
+        assert len(chat.ids) <= chat.speaker.context
+        assert chat.messages[0].role == "user"
+    assert not forgot[0]
+    assert forgot[-1]
+    before = list(chat.messages)
+    with pytest.raises(BadRequest, match="context holds 128"):
+        chat.say("12 " * 80)
+    assert chat.messages == before
+
+
+def test_an_answer_that_is_cut_off_still_counts(taught: Path) -> None:
+    chat = dialogue(taught)
+    pieces = chat.say("the cat")
+    next(pieces)
+    pieces.close()  # ty: ignore[unresolved-attribute]
+    assert [message.role for message in chat.messages] == ["user", "assistant"]
+    list(chat.say("a"))
+    assert [message.role for message in chat.messages] == ["user", "assistant"] * 2

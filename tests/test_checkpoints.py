@@ -184,11 +184,11 @@ def test_state_of_another_model_is_refused(run: RunDirectory, recipe: recipes.Re
 def test_old_checkpoints_go_except_the_best(run: RunDirectory, recipe: recipes.Recipe) -> None:
     for step in (2, 4, 6, 8):
         save(run, recipe, step)
-    checkpoints.prune(run, keep=2, best="step_00000002")
+    checkpoints.prune(run.checkpoints, 2, {"step_00000002"})
     assert [path.name for path in checkpoints.existing(run.checkpoints)] == [
         f"step_0000000{step}" for step in (2, 6, 8)
     ]
-    checkpoints.prune(run, keep=1, best=None)
+    checkpoints.prune(run.checkpoints, 1)
     assert [path.name for path in checkpoints.existing(run.checkpoints)] == ["step_00000008"]
 
 

@@ -22,6 +22,7 @@ REPORTING = {
     "train.keep",
     "train.sample_every",
     "train.trackers",
+    "train.mirror",
     "sample.prompts",
     "sample.max_new_tokens",
     "sample.temperature",

@@ -24,10 +24,12 @@ def finish(run: RunDirectory, status: run_directory.Status) -> None:
 def test_a_new_run_can_be_resumed_from_its_first_moment(tmp_path: Path, recipe: recipes.Recipe) -> None:
     run = run_directory.create(tmp_path / "runs" / "a", recipe, [{"event": "init-from"}])
     assert recipes.load(run.path / "recipe.yaml") == recipe
-    assert run_directory.read_status(run.path) == {"status": "running", "step": 0, "lineage": [{"event": "init-from"}]}
+    written = {"status": "running", "step": 0, "lineage": [{"event": "init-from"}], "run_id": run.run_id}
+    assert run_directory.read_status(run.path) == written
     run.release()
     again, status = run_directory.reopen(run.path)
     assert status["step"] == 0
+    assert again.run_id == run.run_id
     again.release()
 
 

@@ -11,24 +11,20 @@ from typing import Any
 import torch
 
 from apps.common.errors import BadRequest
-from tinycore import Decoder
+from tinycore import Decoder, llama
 from tinycore.mixers.attention import Attention
 
-LAYER = {
-    **{f"branches.mixer.{name}.weight": f"self_attn.{name}_proj.weight" for name in "qkvo"},
-    **{f"branches.ffn.{name}.weight": f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")},
-    "norms.mixer.norm.weight": "input_layernorm.weight",
-    "norms.ffn.norm.weight": "post_attention_layernorm.weight",
-}
 
-
-def llama(ours: Decoder) -> Any:
+def build(ours: Decoder) -> Any:
     """transformers' Llama that computes what `ours` does, in float32. BadRequest where it is not a Llama."""
     try:
         import transformers
     except ImportError:
-        raise BadRequest("the peer is transformers: pip install 'transformers>=5', or run with uv") from None
-    config = ours.config
+        raise BadRequest(
+            "the peer is transformers, which is not installed: uv run --extra bench apps/bench ..."
+        ) from None
+    config: Any = ours.config
+    tensors = ours.state_dict()
     layers = config.flat_layers()
     sites = config.call_sites()
     mixer, ffn = layers[0].mixer, layers[0].ffn
@@ -58,22 +54,20 @@ def llama(ours: Decoder) -> Any:
             eos_token_id=None,
         )
     )
+    names = llama.tensor_names(config)
+    owners: dict[int, Any] = {}
     with torch.no_grad():
-        theirs.model.embed_tokens.weight.copy_(ours.embed.weight)
-        theirs.model.norm.weight.copy_(ours.norm.weight)
-        first: dict[int, Any] = {}
+        theirs.model.embed_tokens.weight.copy_(tensors["embed.weight"])
+        theirs.model.norm.weight.copy_(tensors["norm.weight"])
         for site, layer in zip(sites, theirs.model.layers, strict=True):
-            if site.layer in first:
-                _share(layer, first[site.layer])
-                continue
-            first[site.layer] = layer
-            for own, other in LAYER.items():
-                layer.get_parameter(other).copy_(ours.layers[site.layer].get_parameter(own))
+            prefix, owner = f"model.layers.{site.layer}.", owners.setdefault(site.layer, layer)
+            for own, other in names.items():
+                if not other.startswith(prefix):
+                    continue
+                leaf = other.removeprefix(prefix)
+                if owner is layer:
+                    layer.get_parameter(leaf).copy_(tensors[own])
+                else:
+                    module, _, name = leaf.rpartition(".")
+                    setattr(layer.get_submodule(module), name, owner.get_parameter(leaf))
     return theirs
-
-
-def _share(layer: Any, owner: Any) -> None:
-    """Make `layer` hold the parameters of `owner`."""
-    for name in LAYER.values():
-        module, _, leaf = name.rpartition(".")
-        setattr(layer.get_submodule(module), leaf, owner.get_parameter(name))

@@ -1,4 +1,8 @@
-"""`uv run apps/chat runs/demo`: talk to a model, or one answer with --prompt. Needs nothing but a checkpoint."""
+"""`uv run apps/chat runs/demo`: talk to a model, or one answer with --prompt. Needs nothing but a checkpoint.
+
+A model with a chat template answers in turns (apps.chat.dialogue); any other continues the text that it is given, and
+so does every model with --raw (apps.chat.conversation).
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,17 @@ from typing import TextIO
 import tinycore
 from apps.chat import conversation
 from apps.chat.conversation import Conversation
+from apps.chat.dialogue import Dialogue
 from apps.common import command_help, command_line, processes, run_record
+from apps.common.chat_template import ChatTemplate
 from apps.common.command_line import Arguments, Grammar, Option
 from apps.common.console import Console
 from apps.common.errors import BadRequest
 from tinycore.generation import Sampling
 
 OPTIONS = {
-    "prompt": Option("continue this text once and leave", "TEXT"),
+    "prompt": Option("answer or continue this text once and leave", "TEXT"),
+    "raw": Option("continue the text as it is, also where the model has a chat template"),
     "max-tokens": Option("longest answer (default: 200)", "N"),
     "temperature": Option("0: always the likeliest token (default: 0.8)", "X"),
     "top-p": Option("draw from this share of the probability (default: 0.95)", "X"),
@@ -33,6 +40,7 @@ OPTIONS = {
 EXAMPLES = (
     ("talk", "uv run apps/chat runs/demo"),
     ("one answer", 'uv run apps/chat runs/demo --prompt "def "'),
+    ("continue a text with a chat model", 'uv run apps/chat runs/smollm2 --raw --prompt "The capital of France is"'),
     ("a certain checkpoint", "uv run apps/chat runs/demo/checkpoints/step_00000600"),
 )
 COMMANDS = """/reset  begin a new text
@@ -45,7 +53,7 @@ def run() -> int:
     """Do what the command line asks; the exit status."""
     arguments = command_line.take_apart(sys.argv[1:], Grammar(OPTIONS, words="RUN"))
     if "help" in arguments.options:
-        summary = "Talk to a trained model: it continues what you write."
+        summary = "Talk to a trained model: it answers if it was taught to, or continues what you write."
         command_help.print_app_help("chat", summary, "RUN|CHECKPOINT", OPTIONS, EXAMPLES)
         return 0
     if len(arguments.words) != 1:
@@ -59,7 +67,7 @@ def run() -> int:
     return _talk(talk)
 
 
-def _conversation(path: Path, arguments: Arguments) -> Conversation:
+def _conversation(path: Path, arguments: Arguments) -> Conversation | Dialogue:
     top_k = arguments.whole("top-k", 0) if "top-k" in arguments.options else None
     sampling = Sampling(
         temperature=arguments.number("temperature", 0.8, 0.0, 100.0),
@@ -74,15 +82,18 @@ def _conversation(path: Path, arguments: Arguments) -> Conversation:
     sys.stderr.write(
         f"{speaker.directory}: {parameters:,} parameters{step}, context {speaker.context} tokens, on {device}\n"
     )
-    return Conversation(speaker, sampling, max_tokens, seed)
+    if speaker.tokenizer.conventions.chat_template is None or "raw" in arguments.options:
+        return Conversation(speaker, sampling, max_tokens, seed)
+    return Dialogue(speaker, ChatTemplate(speaker.tokenizer), sampling, max_tokens, seed)
 
 
-def _once(talk: Conversation, prompt: str, console: Console) -> int:
-    """Print the prompt and its continuation."""
+def _once(talk: Conversation | Dialogue, prompt: str, console: Console) -> int:
+    """Print the answer, or the prompt and its continuation."""
     out = sys.stderr if console.json else sys.stdout
     pieces, start = talk.say(prompt), time.perf_counter()
     before = len(talk.ids)
-    _print(prompt, out)
+    if isinstance(talk, Conversation):
+        _print(prompt, out)
     text = ""
     with contextlib.suppress(KeyboardInterrupt):
         for piece in pieces:
@@ -94,20 +105,21 @@ def _once(talk: Conversation, prompt: str, console: Console) -> int:
     return 0
 
 
-def _talk(talk: Conversation) -> int:
+def _talk(talk: Conversation | Dialogue) -> int:
     """Read a line, answer it, until the person leaves."""
     interactive = sys.stdin.isatty()
     if interactive:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (line editing and history for input())
-        sys.stderr.write(f"A base model: it continues what you write.\n{COMMANDS}\n")
+        manner = "A base model: it continues" if isinstance(talk, Conversation) else "A chat model: it answers"
+        sys.stderr.write(f"{manner} what you write.\n{COMMANDS}\n")
     for line in _lines("\n> " if interactive else ""):
         command = line.strip()
         if command == "/quit":
             return 0
         if command == "/reset":
             talk.reset()
-            sys.stderr.write("a new text\n")
+            sys.stderr.write(f"a new {'text' if isinstance(talk, Conversation) else 'conversation'}\n")
         elif re.fullmatch(r"/[a-z]+", command):
             unknown = "" if command == "/help" else f"no command {command}; there are\n"
             sys.stderr.write(f"{unknown}{COMMANDS}\n")
@@ -128,7 +140,7 @@ def _lines(mark: str) -> Iterator[str]:
             sys.stderr.write("\nCtrl-D or /quit leaves\n")
 
 
-def _answer(talk: Conversation, line: str) -> None:
+def _answer(talk: Conversation | Dialogue, line: str) -> None:
     try:
         pieces = talk.say(line)
     except BadRequest as error:

@@ -6,7 +6,7 @@ A base model continues text; nothing else is assumed of it. What the person type
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +47,25 @@ def load(directory: Path, device: str) -> Speaker:
     return Speaker(model.eval(), tokenizer, directory, step if isinstance(step, int) else None)
 
 
+def speak(
+    speaker: Speaker, ids: list[int], stop: Sequence[int], sampling: Sampling, max_tokens: int, seed: int
+) -> Iterator[str]:
+    """Continue `ids`, appending to them, and yield the text piece by piece, as soon as its characters are whole.
+
+    Ends with one of the ids in `stop`, which is appended and not shown.
+    """
+    decoder = _PieceDecoder(speaker.tokenizer)
+    prompt = list(ids)
+    for token in stream(
+        speaker.model, [prompt], max_new_tokens=max_tokens, sampling=sampling, stop=list(stop), seed=seed
+    ):
+        ids.append(token.id)
+        if token.id not in stop and (piece := decoder.push(token.id)):
+            yield piece
+    if rest := decoder.finish():
+        yield rest
+
+
 @dataclass
 class Conversation:
     """The text so far as ids, and how the model continues it."""
@@ -82,24 +101,9 @@ class Conversation:
         return self._continue()
 
     def _continue(self) -> Iterator[str]:
-        decoder = _PieceDecoder(self.speaker.tokenizer)
-        seed = self.seed + self.turns
         self.turns += 1
         end = self.speaker.tokenizer.end_id
-        tokens = stream(
-            self.speaker.model,
-            [list(self.ids)],
-            max_new_tokens=self.max_tokens,
-            sampling=self.sampling,
-            stop=[end],
-            seed=seed,
-        )
-        for token in tokens:
-            self.ids.append(token.id)
-            if token.id != end and (piece := decoder.push(token.id)):
-                yield piece
-        if rest := decoder.finish():
-            yield rest
+        return speak(self.speaker, self.ids, [end], self.sampling, self.max_tokens, self.seed + self.turns - 1)
 
     def _needs_break(self) -> bool:
         """Whether the text so far ends inside a line, which the person's next line must not continue."""

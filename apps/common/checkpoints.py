@@ -16,7 +16,7 @@ person changed it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,11 @@ def save(
     return path
 
 
-def prune(run: RunDirectory, keep: int, best: str | None) -> None:
-    """Remove all but the newest `keep` checkpoints and `best`; call it only once the newest is verified."""
-    for path in existing(run.checkpoints)[:-keep]:
-        if path.name != best:
+def prune(root: Path, keep: int, others: Collection[str | None] = ()) -> None:
+    """Remove all but the newest `keep` checkpoints under `root` and those named in `others`, such as the best; call it
+    only once the newest is verified."""
+    for path in existing(root)[:-keep]:
+        if path.name not in others:
             files.remove_directory(path)
 
 

@@ -93,7 +93,7 @@ JSON = Option("last line of stdout is one JSON object, everything else goes to s
 DEVICE = Option("where to compute (default: the best there is)", "cpu|cuda|mps", choices=("cpu", "cuda", "mps"))
 
 PRETRAIN_OPTIONS: dict[str, Option] = {
-    "recipe": Option("recipe to start from (default: demo)", "NAME|FILE"),
+    "recipe": Option("recipe to start from (default: demo, or that of the run named by --init-from)", "NAME|FILE"),
     "size": Option("derive the recipe from a number of parameters, 0.2M to 1B, by the rules of docs/size.md", "10M"),
     "tokens": Option("train on so many tokens, instead of --train.steps", "200M"),
     "minutes": Option("train for so many minutes, by the speed measured at the start", "30"),
@@ -252,19 +252,31 @@ def _elsewhere(message: str, given: Sequence[Override], keys: Callable[[], Seque
 
 
 def _base(arguments: Arguments, resume: Path | Literal[True] | None) -> tuple[str, dict[str, Any]]:
-    """Name and mapping of the recipe that the overrides change: the saved one when a run is resumed without another."""
+    """Name and mapping of the recipe that the overrides change: the one asked for, or else that of the run which is
+    resumed or whose weights are the start, or the default."""
     from apps.common import recipes
 
     asked = arguments.options.get("recipe")
-    if resume is None or asked is not None:
-        asked = str(asked) if asked is not None else recipes.DEFAULT
-        mapping = recipes.read(asked)
-        return (asked if asked in recipes.names() else Path(asked).stem), mapping
-    run = resume if isinstance(resume, Path) else arguments.path("out") or Path("runs") / recipes.DEFAULT
-    for directory in (run, *run.absolute().parents[:2]):  # a checkpoint lies two folders below its run
+    if asked is None and resume is not None:
+        run = resume if isinstance(resume, Path) else arguments.path("out") or Path("runs") / recipes.DEFAULT
+        directory = _run_with_recipe(run)
+        if directory is None:
+            raise BadRequest(f"{run}: nothing to resume, there is no recipe.yaml; a run directory looks like runs/NAME")
+        return directory.name, strict_yaml.read(directory / "recipe.yaml")
+    origin = arguments.path("init-from")
+    if asked is None and origin is not None and (directory := _run_with_recipe(origin)) is not None:
+        return f"{directory.name}-continued", strict_yaml.read(directory / "recipe.yaml")
+    asked = str(asked) if asked is not None else recipes.DEFAULT
+    return (asked if asked in recipes.names() else Path(asked).stem), recipes.read(asked)
+
+
+def _run_with_recipe(path: Path) -> Path | None:
+    """The run that `path`, a run or a checkpoint of one, belongs to; None where there is no recipe.yaml."""
+    # a checkpoint lies two folders below its run
+    for directory in (path, *path.absolute().parents[:2]):
         if (directory / "recipe.yaml").is_file():
-            return directory.name, strict_yaml.read(directory / "recipe.yaml")
-    raise BadRequest(f"{run}: nothing to resume, there is no recipe.yaml; a run directory looks like runs/NAME")
+            return directory
+    return None
 
 
 def main(run: Callable[[], int]) -> NoReturn:

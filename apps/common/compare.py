@@ -40,6 +40,7 @@ RULES: dict[str, Verdict] = {
     "train.keep": "reporting",
     "train.sample_every": "reporting",
     "train.trackers": "reporting",
+    "train.mirror": "reporting",
     "sample": "reporting",
     "tokenizer": "architecture",
     "dataset": "training",

@@ -208,7 +208,9 @@ def _tokenizer(config: DataConfig, spool: Spool, console: Console) -> Tokenizer:
 
 def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepared:
     manifest = files.read_json(directory / MANIFEST)
-    tokenizer = Tokenizer.load(directory / "tokenizer.json")
+    wanted = recipe.data.tokenizer
+    # the ids of both are the same, a chat template only the recipe's own file is sure to have
+    tokenizer = Tokenizer.load(wanted.path if isinstance(wanted, TokenizerFile) else directory / "tokenizer.json")
     if tokenizer.vocab_size > recipe.model.vocab_size:
         raise ConfigError(
             f"model.vocab_size: {recipe.model.vocab_size} has no row for every one of the tokenizer's "

@@ -101,7 +101,8 @@ def flush_directory(directory: Path) -> None:
         return  # Windows cannot open a directory; NTFS journals renames
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _where_possible():
+            os.fsync(descriptor)
         probe("fsync", directory)
     finally:
         os.close(descriptor)
@@ -109,7 +110,7 @@ def flush_directory(directory: Path) -> None:
 
 @contextlib.contextmanager
 def new_directory(path: Path, check: Callable[[Path], None] | None = None) -> Generator[Path]:
-    """Fill the directory `path`, which must not exist, atomically.
+    """Fill the directory `path`, which must not exist while its parent must, atomically.
 
     Yields a temporary directory beside it. On a clean exit every file is flushed, `check` may still refuse the content
     by raising, and only then does the directory take its name. On an error nothing remains.
@@ -120,11 +121,12 @@ def new_directory(path: Path, check: Callable[[Path], None] | None = None) -> Ge
     shutil.rmtree(temporary, ignore_errors=True)
     with full_disk_explained(path):
         try:
-            temporary.mkdir(parents=True)
+            temporary.mkdir()
             yield temporary
             for file in sorted(entry for entry in temporary.rglob("*") if entry.is_file()):
                 # libraries may write private files; a run is as readable as its directory
-                os.chmod(file, temporary.stat().st_mode & 0o666)
+                with _where_possible():
+                    os.chmod(file, temporary.stat().st_mode & 0o666)
                 probe("write", file)
                 flush(file)
             flush_directory(temporary)
@@ -179,6 +181,16 @@ def full_disk_explained(path: Path) -> Generator[None]:
         raise RunError(f"{path}: {reason}; what was saved before is intact, make room and resume") from error
 
 
+@contextlib.contextmanager
+def _where_possible() -> Generator[None]:
+    """Let pass what the file system has no notion of: FAT and network drives lack permissions, locks or flushing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.ENOLCK):
+            raise
+
+
 def _full_disk_code(error: Exception) -> int | None:
     codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if isinstance(error, OSError):
@@ -199,7 +211,8 @@ class Lock:
         self.path = directory / ".lock"
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(self._descriptor)
+            with _where_possible():
+                _lock(self._descriptor)
         except OSError:
             holder = os.read(self._descriptor, 20).decode("ascii", "replace").strip() or "unknown"
             os.close(self._descriptor)

@@ -24,6 +24,7 @@ from accelerate import Accelerator, DistributedType
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
 
+from apps.common import allocator
 from apps.common import precision as precisions
 from apps.common.errors import BadRequest, TrainingFailed
 
@@ -143,6 +144,7 @@ def start(requested_device: str, requested_precision: str, processes: int, track
     device = device_type(requested_device, local)
     index = int(os.environ.get("LOCAL_RANK", "0")) if device == "cuda" else 0
     precision = precisions.resolve(requested_precision, torch.device(device, index))
+    allocator.keep_freed_memory()
     with _contact() if expected > 1 else contextlib.nullcontext():
         try:
             accelerator = Accelerator(

@@ -227,8 +227,13 @@ class TrainConfig:
     keep: int = _described("newest checkpoints that are kept, beside the best", 2)
     sample_every: int = _described("steps between samples; 0: only at the end", 0)
     trackers: tuple[str, ...] = _described("Accelerate trackers to report to, such as tensorboard", ())
+    mirror: str | None = _described(
+        "folder on another disk that holds a copy of the run as it trains; null: none", None
+    )
 
     def __post_init__(self) -> None:
+        if self.mirror == "":
+            raise ConfigError("mirror: an empty path names no folder; null is no mirror")
         _positive(self, "steps", "batch_size", "micro_batch", "log_every", "validate_rows", "keep")
         _not_negative(self, "seed", "validate_every", "save_every", "sample_every")
 

@@ -1,7 +1,7 @@
 """A run's directory: made once, never overwritten, continued only by who holds its lock.
 
     runs/<name>/recipe.yaml      every resolved value
-                status.json      running | done | stopped | failed, step, lineage
+                status.json      running | done | stopped | failed, step, lineage, run_id
                 metrics.jsonl    what the recipe determines        timing.jsonl   clocks, speed, memory
                 checkpoints/     step_00001000/ ...                best, latest   one line: a checkpoint's name
                 samples.md  report.md  *.png
@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +27,10 @@ Status = Literal["running", "done", "stopped", "failed"]
 
 
 class RunDirectory:
-    """The files of one run, while this process has its lock."""
+    """The files of one run, while this process has its lock. `run_id` is the run's own, wherever it is copied to."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path, self.run_id = path, run_id
         self.metrics = Log(path / "metrics.jsonl")
         self.timing = Log(path / "timing.jsonl")
         self.checkpoints = path / "checkpoints"
@@ -43,7 +46,7 @@ class RunDirectory:
         """status.json; `more` are facts worth finding without reading a log, such as the number of parameters. They
         stay in every later status of this session."""
         self.facts |= more
-        files.write_json(self.path / "status.json", {**_status(status, step, lineage), **self.facts})
+        files.write_json(self.path / "status.json", {**_status(status, step, lineage, self.run_id), **self.facts})
 
     def point(self, name: Literal["best", "latest"], checkpoint: Path) -> None:
         """Have `best` or `latest` name a checkpoint of this run."""
@@ -72,6 +75,11 @@ class RunDirectory:
         """Let another process write here."""
         self._lock.release()
 
+    def discard(self) -> None:
+        """Remove a run that was just made and is not to begin."""
+        self.release()
+        files.remove_directory(self.path)
+
 
 def sample_heading(step: int) -> str:
     """The heading that begins the samples of a step."""
@@ -92,11 +100,52 @@ def create(requested: Path, recipe: Recipe, lineage: list[dict[str, Any]]) -> Ru
     """A new run directory at `requested`, or at `requested`-2, -3, ... beside finished runs.
 
     It appears with its recipe and status in it: whatever is killed when, a directory there is can be resumed.
+    Raises RunError as `vacant` does.
+    """
+    path, run_id = vacant(requested), secrets.token_hex(8)
+    with _said_if_impossible(path):
+        make(path, recipe, lineage, run_id)
+    return RunDirectory(path, run_id)
+
+
+def make(path: Path, recipe: Recipe, lineage: list[dict[str, Any]], run_id: str) -> None:
+    """Have a run that has not begun appear at `path`, which must not be occupied. Raises OSError, RunError."""
+    with _appearing(path) as directory:
+        files.write_text(directory / "recipe.yaml", recipes.to_yaml(recipe))
+        files.write_json(directory / "status.json", _status("running", 0, lineage, run_id))
+
+
+@contextlib.contextmanager
+def new(path: Path) -> Generator[Path]:
+    """A run directory to be filled, which appears at `path` (a `vacant` one) whole or not at all. Raises RunError."""
+    with _said_if_impossible(path), _appearing(path) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Generator[Path]:
+    if path.exists():
+        path.rmdir()  # empty
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.new_directory(path) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def _said_if_impossible(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another directory with --out") from None
+
+
+def vacant(requested: Path) -> Path:
+    """Where a new run may stand: `requested`, or `requested`-2, -3, ... beside finished runs.
 
     Raises RunError where an unfinished run (with the command that resumes it) or something that is no run stands.
     """
     path, number = requested, 1
-    while _occupied(path):
+    while occupied(path):
         if not (path / "status.json").exists():
             raise RunError(f"{path}: exists and is not a run; choose another directory with --out")
         status = read_status(path)
@@ -107,16 +156,7 @@ def create(requested: Path, recipe: Recipe, lineage: list[dict[str, Any]]) -> Ru
             )
         number += 1
         path = requested.with_name(f"{requested.name}-{number}")
-    try:
-        if path.exists():
-            path.rmdir()  # empty
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.new_directory(path) as directory:
-            files.write_text(directory / "recipe.yaml", recipes.to_yaml(recipe))
-            files.write_json(directory / "status.json", _status("running", 0, lineage))
-        return RunDirectory(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error.strerror}); choose another directory with --out") from None
+    return path
 
 
 def reopen(path: Path) -> tuple[RunDirectory, dict[str, Any]]:
@@ -128,7 +168,8 @@ def reopen(path: Path) -> tuple[RunDirectory, dict[str, Any]]:
         hint = f"resume {run}" if run else "give the directory that holds its status.json"
         raise RunError(f"{path}: not a run directory; {hint}")
     status = read_status(path)
-    return RunDirectory(path), status
+    run_id = status.get("run_id")
+    return RunDirectory(path, run_id if isinstance(run_id, str) else secrets.token_hex(8)), status
 
 
 def read_status(path: Path) -> dict[str, Any]:
@@ -139,9 +180,10 @@ def read_status(path: Path) -> dict[str, Any]:
     return status
 
 
-def _status(status: Status, step: int, lineage: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"status": status, "step": step, "lineage": lineage}
+def _status(status: Status, step: int, lineage: list[dict[str, Any]], run_id: str) -> dict[str, Any]:
+    return {"status": status, "step": step, "lineage": lineage, "run_id": run_id}
 
 
-def _occupied(path: Path) -> bool:
+def occupied(path: Path) -> bool:
+    """Whether a new run cannot have `path`: anything but an empty directory is there."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))

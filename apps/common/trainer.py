@@ -34,6 +34,7 @@ from apps.common.checkpoints import Progress
 from apps.common.clock import Clock
 from apps.common.console import Console, Steps
 from apps.common.errors import TrainingFailed
+from apps.common.mirror import Mirror
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
@@ -76,10 +77,12 @@ class Trainer:
         tokenizer: tinydata.Tokenizer,
         progress: Progress,
         elapsed: float = 0.0,
+        mirror: Mirror | None = None,
     ) -> None:
-        """`model` lies on the world's device, `recipe.train` has precision and micro_batch resolved; `run` is given to
-        the main process only. `progress` is where to go on from, after `elapsed` seconds."""
+        """`model` lies on the world's device, `recipe.train` has precision and micro_batch resolved; `run` and its
+        `mirror` are given to the main process only. `progress` is where to go on from, after `elapsed` seconds."""
         self.recipe, self.settings, self.world, self.run_directory = recipe, recipe.train, world, run
+        self.mirror = mirror
         self.console, self.model, self.optimizer, self.schedule = console, model, optimizer, schedule
         self.objective, self.tokenizer, self.progress = objective, tokenizer, progress
         micro_batch, length = recipe.micro_batch(world.size), recipe.data.sequence_length
@@ -120,9 +123,14 @@ class Trainer:
         return [sum(column) for column in zip(*saved, strict=True)] if saved and self.world.index == 0 else [0.0] * 4
 
     def _prepared(self, model: Decoder) -> nn.Module:
-        """The module that training calls: autocast by Accelerate, compiled on request, not wrapped for gradients."""
-        module: nn.Module = torch.compile(model, dynamic=False) if self.settings.compile else model  # ty: ignore[invalid-assignment]
-        return self.world.accelerator.prepare_model(module, evaluation_mode=True)
+        """The module that training calls: autocast by Accelerate, layers compiled on request, not wrapped for gradients.
+
+        Layers of one kind share one compiled graph, so compiling takes as long for 2 of them as for 30.
+        """
+        if self.settings.compile:
+            for layer in model.layers:
+                layer.compile(dynamic=False)
+        return self.world.accelerator.prepare_model(model, evaluation_mode=True)
 
     def _remember(self, module: nn.Module, given: Any, out: tinycore.Output) -> None:
         """Keep how many targets a forward pass of training ranked first: objectives yield losses only."""
@@ -295,7 +303,11 @@ class Trainer:
         self._require_finite()
         if self.run_directory is None:
             return
-        with self.clock.paused("samples"), self.world.accelerator.autocast():
+        with (
+            self.clock.paused("samples"),
+            self.world.accelerator.autocast(),
+            torch.compiler.set_stance("force_eager"),  # decoding has a new shape each step
+        ):
             self.run_directory.append_samples(self.sampler(self.model, self.progress.step))
 
     def _save(self) -> str:
@@ -324,8 +336,9 @@ class Trainer:
         best_name = checkpoints.directory_of(best["step"]) if best else None
         if best_name and (run.checkpoints / best_name).exists():
             run.point("best", run.checkpoints / best_name)
-        checkpoints.prune(run, self.settings.keep, best_name)
         run.write_status("running", step, self.progress.lineage)
+        copied = self.mirror.offer(self.progress) if self.mirror else set()
+        checkpoints.prune(run.checkpoints, self.settings.keep, {best_name, *copied})
 
     def _outcome(self, status: Literal["done", "stopped"], checkpoint: str) -> Outcome:
         return Outcome(status, self.progress, checkpoint, self.clock.average(), self.clock.seconds())

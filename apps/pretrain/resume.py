@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import tinycore
-from apps.common import checkpoints, compare, run_directory
+from apps.common import checkpoints, compare, mirror, run_directory
 from apps.common.checkpoints import Progress
 from apps.common.command_line import Request
 from apps.common.console import Console
 from apps.common.data import Prepared
 from apps.common.errors import RunError
+from apps.common.mirror import Mirror
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
@@ -23,9 +24,10 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
     """A run continued exactly where its newest good checkpoint stands."""
     path = request.resume if isinstance(request.resume, Path) else request.out or Path("runs") / request.recipe_name
     run: RunDirectory | None = None
+    copy: Mirror | None = None
 
     def find() -> dict[str, Any]:
-        nonlocal run
+        nonlocal run, copy
         run, status = run_directory.reopen(path)
         if status["status"] == "done" and status["step"] >= recipe.train.steps:
             raise RunError(
@@ -33,11 +35,14 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
             )
         found = checkpoints.newest(run.checkpoints)
         if found is None:
+            lineage = status.get("lineage", [])
+            copy = mirror.begin(run, recipe, 0, lineage, console)
             run.cut(0)
             run.write_recipe(recipe)
-            return {"checkpoint": None, "lineage": status.get("lineage", [])}
+            return {"checkpoint": None, "lineage": lineage}
         saved, _ = checkpoints.read_progress(found.path)
         lineage = [*saved.lineage, _resumption(saved, recipe, prepared, request, world, console)]
+        copy = mirror.begin(run, recipe, saved.step, lineage, console)
         for damaged, reason in found.damaged:
             console.warn(f"{reason}; going back to {found.path.name}")
             console.warn(f"kept what is damaged as {checkpoints.set_aside(damaged).name}")
@@ -52,7 +57,7 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
     if answer["checkpoint"] is None:
         console.say(f"{path} has no checkpoint yet; starting it over")
         model = first_model(recipe, prepared, answer["lineage"])
-        return Start(path, run, model, no_progress(recipe, prepared, world, answer["lineage"]), None)
+        return Start(path, run, model, no_progress(recipe, prepared, world, answer["lineage"]), None, copy)
     checkpoint = Path(answer["checkpoint"])
     model = tinycore.load(checkpoint)
     saved, _ = checkpoints.read_progress(checkpoint)
@@ -71,7 +76,7 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
         recent=saved.recent,
     )
     console.say(f"resuming {path} at step {saved.step} of {recipe.train.steps}")
-    return Start(path, run, model, progress, checkpoint)
+    return Start(path, run, model, progress, checkpoint, copy)
 
 
 def _resumption(

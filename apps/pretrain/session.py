@@ -113,21 +113,26 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         tokenizer=prepared.tokenizer,
         progress=start.progress,
         elapsed=_elapsed(start.run),
+        mirror=start.mirror,
     )
     _seed(recipe, start, world)
     facts = {"parameters": parameters, "processes": world.size, "data": prepared.manifest["sha256"]}
     try:
         if start.run is not None:
             start.run.write_status("running", start.progress.step, start.progress.lineage, **facts)
+        if start.mirror is not None and start.checkpoint is not None:
+            start.mirror.offer(start.progress)  # the mirror may be new, or behind
         with StopRequest() as stop:
             outcome = trainer.run(stop)
-            world.on_main(lambda: _finish(start, outcome, facts, console))
+            mirrored = world.on_main(lambda: _finish(start, outcome, facts, stop, console))
     except BaseException:
         with contextlib.suppress(RunError, OSError):  # what went wrong first is what counts
             if start.run is not None:
                 start.run.write_status("failed", start.progress.step, start.progress.lineage, **facts)
         raise
     finally:
+        if start.mirror is not None:
+            start.mirror.close()
         if start.run is not None:
             start.run.release()
     if outcome.status == "stopped":
@@ -146,14 +151,15 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
             "tokens_per_second": outcome.tokens_per_second,
             "seconds": outcome.seconds,
             "checkpoint": str(start.path / "checkpoints" / outcome.checkpoint),
+            "mirror": mirrored,
             "status": outcome.status,
         }
     )
     return STOPPED if outcome.status == "stopped" else 0
 
 
-def _finish(start: Start, outcome: Outcome, facts: dict[str, Any], console: Console) -> None:
-    """The main process's last work: the final status and the report."""
+def _finish(start: Start, outcome: Outcome, facts: dict[str, Any], stop: StopRequest, console: Console) -> str | None:
+    """The main process's last work: the final status, the report and the mirror; where the mirror is, if complete."""
     from apps.common import report  # matplotlib is needed here only
 
     run = start.run
@@ -175,6 +181,12 @@ def _finish(start: Start, outcome: Outcome, facts: dict[str, Any], console: Cons
         console.say(f"results: {run.path / 'report.md'}")
     except Exception as error:  # the run is complete without it, and it can be made again
         console.warn(f"the report failed ({type(error).__name__}: {error}); again: uv run apps/report {run.path}")
+    if start.mirror is None:
+        return None
+    complete = start.mirror.finish(progress, stop.pending)
+    best = checkpoints.directory_of(progress.best["step"]) if progress.best else None
+    checkpoints.prune(run.checkpoints, progress.recipe["train"]["keep"], {best, *start.mirror.reading()})
+    return str(start.mirror.path) if complete else None
 
 
 def _seed(recipe: Recipe, start: Start, world: World) -> None:

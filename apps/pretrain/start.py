@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 import tinycore
-from apps.common import checkpoints, compare, recipes, run_directory
+from apps.common import checkpoints, compare, mirror, recipes, run_directory
 from apps.common.checkpoints import Progress
 from apps.common.command_line import Request
 from apps.common.console import Console
 from apps.common.data import Prepared
 from apps.common.errors import RunError
+from apps.common.mirror import Mirror
 from apps.common.processes import World
 from apps.common.recipe import Recipe, TokenizerFile, TrainedTokenizer
 from apps.common.run_directory import RunDirectory
@@ -23,13 +24,15 @@ from tinycore import Decoder
 
 @dataclass
 class Start:
-    """Where training begins: the run's directory (main process only), model, progress and the checkpoint it is from."""
+    """Where training begins: the run's directory and its mirror (main process only), model, progress and the checkpoint
+    it is from."""
 
     path: Path
     run: RunDirectory | None
     model: Decoder
     progress: Progress
     checkpoint: Path | None
+    mirror: Mirror | None = None
 
 
 def begin(
@@ -42,10 +45,16 @@ def begin(
     model = first_model(recipe, prepared, lineage)
     wanted = request.out or Path("runs") / request.recipe_name
     run: RunDirectory | None = None
+    copy: Mirror | None = None
 
     def make() -> str:
-        nonlocal run
+        nonlocal run, copy
         run = run_directory.create(wanted, recipe, lineage)
+        try:
+            copy = mirror.begin(run, recipe, 0, lineage, console)
+        except BaseException:
+            run.discard()  # what was refused never began, and the same command with another mirror does
+            raise
         return str(run.path)
 
     path = Path(world.on_main(make))
@@ -53,7 +62,7 @@ def begin(
         console.say(f"{wanted} holds a finished run; this one goes to {path}")
     if origin is not None:
         console.say(f"weights of {origin}; optimizer, schedule and data begin anew")
-    return Start(path, run, model, no_progress(recipe, prepared, world, lineage), None)
+    return Start(path, run, model, no_progress(recipe, prepared, world, lineage), None, copy)
 
 
 def first_model(recipe: Recipe, prepared: Prepared, lineage: list[dict[str, Any]]) -> Decoder:
@@ -84,11 +93,14 @@ def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[
 
 
 def with_tokenizer_of(origin: Path, recipe: Recipe, console: Console) -> Recipe:
-    """Weights know ids, not words: a recipe that would train a tokenizer takes that of the weights."""
-    file = origin / "tokenizer.json"
-    if not isinstance(recipe.data.tokenizer, TrainedTokenizer) or not file.is_file():
+    """Weights know ids, not words: a recipe that would train a tokenizer, or names one that has moved, takes that of
+    the weights."""
+    file, wanted = origin / "tokenizer.json", recipe.data.tokenizer
+    gone = isinstance(wanted, TokenizerFile) and not Path(wanted.path).exists()
+    if not (gone or isinstance(wanted, TrainedTokenizer)) or not file.is_file():
         return recipe
-    console.say(f"tokenizer: {file}, since a newly trained one would give the weights' ids other meanings")
+    reason = "the recipe's is gone" if gone else "a newly trained one would give the weights' ids other meanings"
+    console.say(f"tokenizer: {file}, since {reason}")
     return replace(recipe, data=replace(recipe.data, tokenizer=TokenizerFile(path=str(file))))
 
 

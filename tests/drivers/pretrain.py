@@ -3,8 +3,10 @@
 Reads a job a line from stdin and answers with its result, a line on stdout. A job is {"argv": [...], "world": 1, "hurt":
 {...}, "call": ...}, its result {"codes": [exit code of each process], "out": stdout, "err": stderr, "seconds": float}.
 What `hurt` can say:
-    {"rank": r, "event": n, "signal": s}    r sends itself s at its n-th write, fsync or rename in a run directory
+    {"rank": r, "event": n, "signal": s}    r sends itself s at its n-th write, fsync or rename in a run directory, or,
+                                            with "within": "mirrors", in a folder of that name
     {"rank": r, "step": n, "signal": s}     r sends itself s before the n-th step of this session
+    {"remove": folder, "step": n}           the folder is gone before the n-th step
     {"file_bytes": n}                       from the first step on no file may grow past n bytes: a limit of the system,
                                             so that what writes in Rust meets it too
 With "resume": run directory, an existing one is resumed in place of argv. With "call": "world", instead of pretraining
@@ -88,7 +90,7 @@ def prepare(hurt: dict[str, Any]) -> None:
 
     def probe(event: str, path: Path) -> None:
         nonlocal events
-        events += "runs" in path.parts
+        events += hurt.get("within", "runs") in path.parts
         if events == hurt["event"]:
             events += 1
             os.kill(os.getpid(), hurt["signal"])
@@ -97,7 +99,10 @@ def prepare(hurt: dict[str, Any]) -> None:
         nonlocal steps
         steps += 1
         if steps == hurt.get("step"):
-            os.kill(os.getpid(), hurt["signal"])
+            if "remove" in hurt:
+                os.rename(hurt["remove"], f"{hurt['remove']}-gone")
+            else:
+                os.kill(os.getpid(), hurt["signal"])
         if "file_bytes" in hurt:
             resource.setrlimit(resource.RLIMIT_FSIZE, (hurt["file_bytes"], resource.RLIM_INFINITY))
         return really_pending(self)

@@ -77,27 +77,16 @@ def pair(case: str) -> tuple[tinycore.Decoder, Any]:
         **extra,
     )
     theirs = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
-    missing = theirs.load_state_dict(renamed(ours, tied), strict=False)
+    missing = theirs.load_state_dict(renamed(ours), strict=False)
     assert missing.unexpected_keys == []
     assert set(missing.missing_keys) <= {"lm_head.weight"}, "the tied head is all that is not copied by name"
     return ours, theirs
 
 
-def renamed(ours: tinycore.Decoder, tied: bool) -> dict[str, Tensor]:
+def renamed(ours: tinycore.Decoder) -> dict[str, Tensor]:
     """Our tensors under the names of transformers' Llama layout."""
-    named = {"embed.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight"}
-    if not tied:
-        named["heads.lm.linear.weight"] = "lm_head.weight"
-    parts = {
-        **{f"branches.mixer.{name}.weight": f"self_attn.{name}_proj.weight" for name in "qkvo"},
-        **{f"branches.mixer.{name}_norm.weight": f"self_attn.{name}_norm.weight" for name in "qk"},
-        **{f"branches.ffn.{name}.weight": f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")},
-        "norms.mixer.norm.weight": "input_layernorm.weight",
-        "norms.ffn.norm.weight": "post_attention_layernorm.weight",
-    }
-    for layer in range(LAYERS):
-        named |= {f"layers.{layer}.{own}": f"model.layers.{layer}.{other}" for own, other in parts.items()}
-    return {named[name]: tensor for name, tensor in ours.state_dict().items()}
+    names = tinycore.llama.tensor_names(ours.config)
+    return {names[name]: tensor for name, tensor in ours.state_dict().items()}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -146,8 +135,7 @@ def test_gradients_are_equal(models: tuple[tinycore.Decoder, Any], tokens: Tenso
     ours(tokens, targets=targets).loss.backward()
     theirs(tokens, labels=tokens).loss.backward()
     expected = dict(theirs.named_parameters())
-    tied = ours.heads["lm"].linear is None
-    for name, other in zip(ours.state_dict(), renamed(ours, tied), strict=True):
+    for name, other in tinycore.llama.tensor_names(ours.config).items():
         gradient = ours.get_parameter(name).grad
         gap = (gradient - expected[other].grad).abs().max()
         assert gap < 1e-5 * (1 + expected[other].grad.abs().max()), name

@@ -17,6 +17,7 @@ import pytest
 import tokenizers
 
 from tinydata import tokenizer_file
+from tinydata.conventions import Conventions
 from tinydata.documents import Document
 from tinydata.tokenizer import Tokenizer
 from tinydata.tokenizer_file import TokenizerError
@@ -340,3 +341,53 @@ def test_an_ordinary_token_cannot_become_special(name: str, tmp_path: Path) -> N
     loaded = Tokenizer.load(write(tmp_path / "tokenizer.json", foreign()))
     with pytest.raises(TokenizerError, match="cannot add"):
         loaded.add_tokens([name])
+
+
+def test_conventions_travel_with_the_tokenizer(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    TRAINED.save(first)
+    assert sorted(path.name for path in first.iterdir()) == ["tokenizer.json"]
+    template = "{% for m in messages %}\r\n<|im_start|>{{ m.content }}€{% endfor %}"
+    (first / "chat_template.jinja").write_bytes(template.encode())
+    write(first / "tokenizer_config.json", {"eos_token": {"content": "<|im_end|>"}, "bos_token": "<|im_start|>"})
+    loaded = Tokenizer.load(first)
+    assert loaded.end_token == "<|endoftext|>"
+    assert loaded.conventions == Conventions(None, "<|im_start|>", "<|im_end|>", template)
+    loaded.add_tokens(["<new>"]).save(second / "tokenizer.json")
+    again = Tokenizer.load(second)
+    assert again.conventions == loaded.conventions
+    assert again.end_token == "<|endoftext|>"
+    assert Tokenizer.load(first).hash == TRAINED.hash
+
+
+def test_an_older_template_stands_in_the_config(tmp_path: Path) -> None:
+    TRAINED.save(tmp_path)
+    write(tmp_path / "tokenizer_config.json", {"chat_template": "one"})
+    assert Tokenizer.load(tmp_path).conventions.chat_template == "one"
+    several = [{"name": "tool_use", "template": "no"}, 7, {"name": "default", "template": "two"}]
+    write(tmp_path / "tokenizer_config.json", {"chat_template": several})
+    assert Tokenizer.load(tmp_path).conventions.chat_template == "two"
+    (tmp_path / "chat_template.jinja").write_text("three")
+    assert Tokenizer.load(tmp_path).conventions.chat_template == "three"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.jinja", b"x" * (2**18 + 1)),
+        ("chat_template.jinja", b"\xff\xfe"),
+        ("tokenizer_config.json", b"[" * 5000),
+        ("tokenizer_config.json", b"7"),
+        ("tokenizer_config.json", b'{"chat_template": "\\ud800"}'),
+        ("tokenizer_config.json", b'{"chat_template": "' + b"x" * (2**18 + 1) + b'"}'),
+    ],
+)
+def test_hostile_conventions_are_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    TRAINED.save(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TokenizerError) as caught:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300

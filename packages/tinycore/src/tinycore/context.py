@@ -21,10 +21,16 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class Context:
-    """See the module's docstring. `memo` keeps what several layers derive from the same context (RoPE, masks)."""
+    """See the module's docstring. `memo` keeps what several layers derive from the same context (RoPE, masks).
+
+    contiguous: every document is one run of slots at consecutive positions, from position 0 on, so what a token sees of
+    it are the slots from `starts` (B, T) to its own; starts None: from the first. False where that was not looked at.
+    """
 
     positions: Tensor
     documents: Tensor | None = None
+    contiguous: bool = False
+    starts: Tensor | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -53,7 +59,7 @@ def begin(tokens: Tensor, doc_ids: Tensor | None, state: State | None) -> tuple[
         steps = torch.arange(length, device=tokens.device)
         if stream is None:
             after = torch.full((rows,), length, dtype=torch.long, device=tokens.device)
-            return Context(steps[None]), StreamState(after, None)
+            return Context(steps[None], contiguous=True), StreamState(after, None)
         return Context(stream.positions[:, None] + steps), StreamState(stream.positions + length, None)
 
     seen = torch.zeros(rows, dtype=torch.long, device=tokens.device) if stream is None else stream.positions
@@ -74,7 +80,23 @@ def begin(tokens: Tensor, doc_ids: Tensor | None, state: State | None) -> tuple[
         torch.where(any_valid, positions.gather(1, at)[:, 0] + 1, seen) if length else seen,
         torch.where(any_valid, documents.gather(1, at)[:, 0], current) if length else current,
     )
-    return Context(positions, documents), after
+    starts = _starts(documents, positions) if stream is None else None
+    return Context(positions, documents, starts is not None, starts), after
+
+
+def _starts(documents: Tensor, positions: Tensor) -> Tensor | None:
+    """The first slot (B, T) of each token's document, or None where padding lies within a document.
+
+    None as well where looking would cost more than it saves: in a graph, or on a device that would have to be waited for.
+    """
+    if documents.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    slots = torch.arange(documents.shape[1])
+    fresh = torch.ones_like(documents, dtype=torch.bool)
+    fresh[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    starts = torch.where(fresh, slots, 0).cummax(1).values
+    whole = (slots - starts == positions) | (documents == PADDING)
+    return starts if bool(whole.all()) else None
 
 
 def _positions(documents: Tensor, current: Tensor, seen: Tensor) -> Tensor:

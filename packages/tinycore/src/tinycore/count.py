@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tinycore.ops.linear_cross_entropy import chunk_of
+
 if TYPE_CHECKING:
     from tinycore.model_config import ModelConfig
 
@@ -89,7 +91,7 @@ class Count:
         """Predicted bytes of a training step on `rows` sequences of `length` tokens on one process."""
         cost = self.config.cost(length)
         head = self.config.heads["lm"]
-        chunk = min(rows * length, getattr(head, "chunk", rows * length))
+        chunk = min(rows * length, getattr(head, "chunk", None) or chunk_of(self.config.vocab_size))
         return Memory(
             weights=4 * self.parameters,
             gradients=4 * self.parameters,

@@ -2,6 +2,7 @@
 
 from tinydata import sources, synthetic
 from tinydata.batch import Batch
+from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
 from tinydata.loader import Loader, LoaderError
 from tinydata.packing import pack
@@ -11,6 +12,7 @@ from tinydata.tokenizer_training import train_tokenizer
 
 __all__ = [
     "Batch",
+    "Conventions",
     "Document",
     "Loader",
     "LoaderError",

@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from .conventions import NO_CONVENTIONS, Conventions, read_conventions, write_conventions
 from .special_tokens import DOCUMENT_SEPARATORS
 from .tokenizer_file import (
     BYTE_ALPHABET,
@@ -31,8 +33,6 @@ from .tokenizer_file import (
 )
 
 FILE_NAME = "tokenizer.json"
-CONFIG_NAME = "tokenizer_config.json"  # where transformers keeps eos_token
-SEPARATOR_KEY = "document_separator"  # our key in it
 
 # The library needs about 100 bytes of working memory per character, so it is given so many at a time; a long text is
 # cut into pieces, which are encoded in parallel as well.
@@ -43,32 +43,40 @@ PIECE_CHARACTERS = 2**16
 class Tokenizer:
     """A trained byte-level BPE tokenizer; made by `load`, `from_hub` or `train_tokenizer`, immutable."""
 
-    def __init__(self, data: dict[str, Any], origin: str, end_token: str | None = None) -> None:
-        """`data` is the content of a tokenizer.json that `parse_tokenizer` has checked, `origin` is for errors."""
+    def __init__(
+        self,
+        data: dict[str, Any],
+        origin: str,
+        end_token: str | None = None,
+        conventions: Conventions = NO_CONVENTIONS,
+    ) -> None:
+        """`data` is the content of a tokenizer.json that `parse_tokenizer` has checked, `origin` is for errors.
+
+        The document separator is `end_token`, or the one of the conventions, or a known name, or their `eos_token`.
+        """
         self._data = data
         self._origin = origin
         self._plain = build_tokenizer(data, origin)
         names = sorted((token["id"], token["content"]) for token in data["added_tokens"] if token["special"])
         self.special: dict[str, int] = {name: value for value, name in names}
-        self.end_token: str = _find_end_token(self.special, end_token, origin)
+        self.conventions = conventions
+        self.end_token: str = _find_end_token(self.special, end_token, conventions, origin)
         self.end_id: int = self.special[self.end_token]
         ids = [*data["model"]["vocab"].values(), *(token["id"] for token in data["added_tokens"])]
         self.vocab_size: int = max(ids) + 1
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], end_token: str | None = None) -> Tokenizer:
-        """Reads a tokenizer.json or the directory that holds one; raises TokenizerError.
-
-        The document separator is `end_token`, or the one named beside the file, or a known name, or the `eos_token`
-        of a tokenizer_config.json beside the file.
-        """
+        """Reads a tokenizer.json or the directory that holds one, and the conventions beside it; TokenizerError."""
         file = Path(path)
         if file.is_dir():
             file = file / FILE_NAME
-        data = read_tokenizer_file(file)
-        if end_token is None:
-            end_token = _end_token_beside(file, data)
-        return cls(data, str(file), end_token)
+        return cls(read_tokenizer_file(file), str(file), end_token, read_conventions(file.parent))
+
+    @classmethod
+    def parse(cls, content: bytes | str, origin: str, conventions: Conventions = NO_CONVENTIONS) -> Tokenizer:
+        """From the content of a tokenizer.json; `origin` is named in every error. Raises TokenizerError."""
+        return cls(parse_tokenizer(content, origin), origin, None, conventions)
 
     @classmethod
     def from_hub(cls, name: str, end_token: str | None = None) -> Tokenizer:
@@ -85,15 +93,14 @@ class Tokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes tokenizer.json to `path`, or into it where it is a directory; `load` gives an equal tokenizer.
 
-        Where the name of the separator does not tell, a tokenizer_config.json beside it does.
+        What the names of the special tokens do not tell stands beside it: see `Conventions`.
         """
         file = Path(path)
         if file.is_dir():
             file = file / FILE_NAME
         file.write_text(self._plain.to_str(pretty=True), encoding="utf-8")
-        if _known_separator(self.special) != self.end_token:
-            config = {SEPARATOR_KEY: self.end_token, "eos_token": self.end_token}
-            (file.parent / CONFIG_NAME).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        told = _known_separator(self.special) == self.end_token
+        write_conventions(file.parent, replace(self.conventions, separator=None if told else self.end_token))
 
     @cached_property
     def hash(self) -> str:
@@ -167,7 +174,9 @@ class Tokenizer:
                 "special": True,
             }
             data["added_tokens"].append({"id": self.vocab_size + offset, "content": name, **flags})
-        return Tokenizer(parse_tokenizer(json.dumps(data), self._origin), self._origin, self.end_token)
+        return Tokenizer(
+            parse_tokenizer(json.dumps(data), self._origin), self._origin, self.end_token, self.conventions
+        )
 
 
 def cut_text(text: str, limit: int) -> Iterator[str]:
@@ -224,33 +233,15 @@ def _known_separator(special: Iterable[str]) -> str | None:
     return next((name for name in DOCUMENT_SEPARATORS if name in special), None)
 
 
-def _find_end_token(special: dict[str, int], wanted: str | None, origin: str) -> str:
+def _find_end_token(special: dict[str, int], wanted: str | None, conventions: Conventions, origin: str) -> str:
+    wanted = wanted or conventions.separator
     if wanted is not None:
         if wanted not in special:
             raise TokenizerError(f"{origin}: end_token={wanted!r} is not a special token of this tokenizer")
         return wanted
-    known = _known_separator(special)
-    if known is None:
+    found = _known_separator(special) or conventions.eos_token
+    if found not in special:
         raise TokenizerError(
             f"{origin}: which special token ends a document? Pass end_token= one of {list(special)[:8]}"
         )
-    return known
-
-
-def _end_token_beside(file: Path, data: dict[str, Any]) -> str | None:
-    """The separator named in the tokenizer_config.json beside `file`; eos_token only where no known name exists."""
-    special = {token["content"] for token in data["added_tokens"] if token["special"]}
-    config_file = file.parent / CONFIG_NAME
-    try:
-        config = json.loads(config_file.read_bytes())
-    except OSError:
-        return None
-    except (ValueError, RecursionError):
-        raise TokenizerError(f"{config_file}: not JSON") from None
-    if not isinstance(config, dict):
-        raise TokenizerError(f"{config_file}: not a JSON object")
-    if isinstance(config.get(SEPARATOR_KEY), str):
-        return config[SEPARATOR_KEY]
-    eos = config.get("eos_token")
-    name = eos.get("content") if isinstance(eos, dict) else eos
-    return _known_separator(special) or (name if isinstance(name, str) and name in special else None)
+    return found

@@ -31,10 +31,13 @@ class LanguageModelHead(nn.Module):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(HeadConfig, kind="lm"):
-        chunk: int = field(default=1024, metadata={"help": "positions whose logits exist at one time while training"})
+        chunk: int | None = field(
+            default=None,
+            metadata={"help": "positions whose logits exist at one time while training; null = as suits the device"},
+        )
 
         def __post_init__(self) -> None:
-            if self.chunk < 1:
+            if self.chunk is not None and self.chunk < 1:
                 raise ConfigError(f"chunk: {self.chunk} is not positive")
 
         def build(self, scope: Scope, embed: nn.Module, tied: bool) -> LanguageModelHead:

@@ -24,6 +24,9 @@ from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.mixers.rotary import rotary_tables, rotate
 from tinycore.norms.rms import RMSNorm
+from tinycore.ops.attention import causal_attention
+
+BLOCKED_FROM = 16  # tokens; shorter rows are not worth the calls
 
 
 class KeyValueState(NamedTuple):
@@ -97,8 +100,8 @@ class Attention(nn.Module):
                 + Cost(
                     parameters=2 * width if self.qk_norm else 0,
                     flops={"attention_scores": 4.0 * queries * length},
-                    # q, k before and after rotation (and before their norms), v, and attention's output
-                    saved=(3.0 if self.qk_norm else 2.0) * (queries + shared) + shared + queries,
+                    # q and k after rotation (and before their norms), v, and attention's output
+                    saved=(2.0 if self.qk_norm else 1.0) * (queries + shared) + shared + queries,
                     state=2 * shared * visible,
                 )
             )
@@ -132,10 +135,13 @@ class Attention(nn.Module):
         seen = KeyValueState(k, v, positions, ctx.documents)
         if past is not None:
             seen = _append(past, seen)
-        mask, causal = _mask(ctx, positions, past, seen, self.window)
-        y = F.scaled_dot_product_attention(
-            q, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=self.groups != self.heads
-        )
+        if past is None and ctx.contiguous and length >= BLOCKED_FROM and x.device.type == "cpu":
+            y = causal_attention(q, k, v, _starts(ctx, length, self.window or length))
+        else:
+            mask, causal = _mask(ctx, positions, past, seen, self.window)
+            y = F.scaled_dot_product_attention(
+                q, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=self.groups != self.heads
+            )
         y = self.o(y.transpose(1, 2).reshape(rows, length, self.heads * self.width))
         if state is None:
             return y, carry, None, {}
@@ -156,6 +162,17 @@ def _append(past: KeyValueState, new: KeyValueState) -> KeyValueState:
 
 def _documents(state: KeyValueState) -> Tensor:
     return torch.zeros_like(state.positions) if state.documents is None else state.documents
+
+
+def _starts(ctx: Context, length: int, window: int) -> Tensor | None:
+    """Each token's first visible slot (B or 1, T) in a contiguous context, None where that is 0 for all."""
+    if window >= length:
+        return ctx.starts
+    key = ("starts", window)
+    if key not in ctx.memo:
+        recent = (torch.arange(length, device=ctx.positions.device) - window + 1).clamp(min=0)[None]
+        ctx.memo[key] = recent if ctx.starts is None else torch.maximum(ctx.starts, recent)
+    return ctx.memo[key]
 
 
 def _mask(

@@ -9,8 +9,11 @@ so q . k depends on the difference of positions only. Angles and the rotation ar
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tinycore.context import Context
 
@@ -28,7 +31,25 @@ def rotary_tables(ctx: Context, head_dim: int, theta: float, dtype: torch.dtype)
 
 
 def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate x (B, heads, T, head_dim) by its positions' angles, in x's dtype."""
-    cos, sin = tables
+    """Rotate x (B, heads, T, head_dim) by its positions' angles, in x's dtype. Differentiable once."""
+    return _Rotate.apply(x, *tables)
+
+
+class _Rotate(torch.autograd.Function):
+    """A rotation's gradient is the rotation back, so nothing but the tables is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.to(cos.dtype).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

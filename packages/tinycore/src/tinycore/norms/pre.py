@@ -10,6 +10,7 @@ from tinycore.config import ConfigError
 from tinycore.count import Cost
 from tinycore.families import NormConfig, Scope
 from tinycore.norms.rms import RMSNorm
+from tinycore.ops.precision import product_dtype
 
 
 class PreNorm(nn.Module):
@@ -40,7 +41,8 @@ class PreNorm(nn.Module):
         self.residual = scope.residual.build(scope)
 
     def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, self.norm(x)
+        # what a branch does with it are matrix products: cast once here, not once in each
+        return x, self.norm(x, product_dtype(x))
 
     def after(self, base: Tensor, y: Tensor) -> Tensor:
         return self.residual(base, y)

@@ -1,0 +1,1 @@
+"""Import a model that others trained: `uv run apps/import --help`."""
