@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         raise BadRequest(f"--tokens: {count} and a prompt of {PROMPT} exceed the context of {config.max_seq_len}")
     torch.manual_seed(0)
     ours = tinycore.build(config).eval()
-    theirs = peer.llama(ours).eval()
+    theirs = peer.build(ours).eval()
     figures: dict[str, Any] = {}
     rows = []
     for task in tasks(config.vocab_size):
@@ -127,5 +127,7 @@ def same_texts(ours: tinycore.Decoder, theirs: Any, task: Task, count: int) -> N
     pairs = zip(decode_ours(ours, task, 0.0, count), decode_theirs(theirs, task, 0.0, count), strict=True)
     for row, (own, other) in enumerate(pairs):
         if own != other:
-            at = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other)))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), min(len(own), len(other))
+            )
             raise TrainingFailed(f"{task.name}: greedy ids of row {row} differ from transformers' at new token {at}")

@@ -74,13 +74,15 @@ class FusedSession:
 
     @torch.inference_mode()
     def __init__(self, model: Decoder, rows: int) -> None:
-        self.embedding, self.embedding_scale = model.embed.weight, model.embed.scale
-        head: Any = model.heads["lm"]
-        weight = model.embed.weight if head.linear is None else head.linear.weight
-        gain, self.floor = _scales(model.norm, weight)
+        parts: Any = model  # `can_fuse` knows their classes
+        self.embedding: Tensor = parts.embed.weight
+        self.embedding_scale: float = parts.embed.scale
+        head = parts.heads["lm"]
+        weight = self.embedding if head.linear is None else head.linear.weight
+        gain, self.floor = _scales(parts.norm, weight)
         self.head = PackedLinear(weight * gain, rows)
-        layers = [_Weights(layer, rows) for layer in model.layers]
-        self.calls = [_Call(layers[site.layer]) for site in model.depth.sites]
+        layers = [_Weights(layer, rows) for layer in parts.layers]
+        self.calls = [_Call(layers[site.layer]) for site in parts.depth.sites]
         self.length = 0
         self.positions = torch.zeros(0, dtype=torch.long)
         self.valid: Tensor | None = None  # (B, capacity) bool
