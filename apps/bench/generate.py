@@ -106,15 +106,14 @@ def decode_theirs(model: Any, task: Task, temperature: float, count: int) -> lis
     longest = max(map(len, task.prompts))
     tokens = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in task.prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in task.prompts])
-    sampling: dict[str, Any] = {"do_sample": False}
+    sampling: dict[str, Any] = {"do_sample": False}  # greedily there is one text of a prompt, and they refuse more
     if temperature:
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "num_return_sequences": task.n}
     found = model.generate(
         tokens,
         attention_mask=mask,
         max_new_tokens=count,
         min_new_tokens=count,
-        num_return_sequences=task.n,
         pad_token_id=0,
         use_cache=True,
         **sampling,
@@ -123,7 +122,8 @@ def decode_theirs(model: Any, task: Task, temperature: float, count: int) -> lis
 
 
 def same_texts(ours: tinycore.Decoder, theirs: Any, task: Task, count: int) -> None:
-    """TrainingFailed unless both decode the same ids greedily."""
+    """TrainingFailed unless both decode the same ids greedily, once for each prompt."""
+    task = task._replace(n=1)
     pairs = zip(decode_ours(ours, task, 0.0, count), decode_theirs(theirs, task, 0.0, count), strict=True)
     for row, (own, other) in enumerate(pairs):
         if own != other:
