@@ -16,6 +16,7 @@ from apps.common import command_help, command_line, dry_run, recipes
 from apps.common.command_line import Grammar, Option
 from apps.common.console import Console, duration, short, size
 from apps.common.errors import BadRequest, RunError, TrainingFailed
+from apps.common.fit import Budget
 from tinycore import CheckpointError, ConfigError
 from tinydata import ShardError, SourceError, TokenizerError
 
@@ -27,7 +28,7 @@ def parse(*argv: str) -> command_line.Request:
 def test_every_option_arrives() -> None:
     request = parse(
         *("--recipe", "brandon-226k", "--out", "runs/x", "--init-from", "runs/y", "--device", "cpu"),
-        *("--processes=2", "--json", "--dry-run", "--allow-changes", "--train.steps=7"),
+        *("--processes=2", "--json", "--dry-run", "--allow-changes", "--train.steps=7", "--memory=8GB"),
     )
     assert (request.recipe_name, request.out, request.init_from) == (
         "brandon-226k",
@@ -37,6 +38,7 @@ def test_every_option_arrives() -> None:
     assert (request.device, request.processes, request.resume) == ("cpu", 2, None)
     assert request.json
     assert request.dry_run
+    assert request.memory == Budget(8 * 10**9, "8GB")
     assert request.allow_changes
     assert request.recipe.train.steps == request.recipe_mapping["train"]["steps"] == 7
 

@@ -11,6 +11,7 @@ from apps.common.errors import BadRequest
 BENCHMARKS = {
     "train": "training speed and memory beside transformers' Llama of the same shape",
     "generate": "decoding speed beside transformers' generate",
+    "memory": "predicted memory of training beside measured",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }
 

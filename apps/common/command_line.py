@@ -23,6 +23,8 @@ from tinycore.config import ConfigError
 
 if TYPE_CHECKING:
     from apps.common.dial import Derived, Dial
+    from apps.common.fit import Budget
+    from apps.common.forecast import Asked
     from apps.common.recipe import Recipe
 
 OURS = ("apps", "tinycore", "tinykernels", "tinydata", "tinyreason", "tinyeval")
@@ -102,7 +104,11 @@ PRETRAIN_OPTIONS: dict[str, Option] = {
     "init-from": Option("start from the weights of another run: new data, new schedule", "DIR"),
     "device": DEVICE,
     "processes": Option("train with N processes on this machine (default: 1)", "N"),
+    "memory": Option("take the largest micro-batch that fits so much memory, per process", "8GB|6GiB"),
     "dry-run": Option("print every derived value, the counts and the predicted memory, and stop"),
+    "hardware": Option("with --dry-run: time and cost of the run on such devices", "NAME"),
+    "price": Option("with --hardware: of one device for an hour", "P"),
+    "mfu": Option("with --hardware: share of the device's FLOP/s that is reached, instead of an assumption", "0.3"),
     "json": JSON,
     "allow-changes": Option("let a resumed run differ from the saved one in optimizer, data or schedule"),
     "list-recipes": Option("print the recipes there are"),
@@ -126,6 +132,8 @@ class Request:
     processes: int = 1
     init_from: Path | None = None
     allow_changes: bool = False
+    memory: Budget | None = None
+    forecast: Asked | None = None
     overrides: tuple[Override, ...] = ()
     dial: Dial | None = None
     derived: tuple[Derived, ...] = ()
@@ -187,7 +195,7 @@ def _unknown(name: str, grammar: Grammar) -> str:
 
 def parse(app: str, argv: Sequence[str]) -> Request:
     """The request that `argv` makes of `app`. Prints and leaves with 0 for `--help` and `--list-recipes`."""
-    from apps.common import command_help, horizon, recipes
+    from apps.common import command_help, fit, forecast, horizon, recipes
 
     def keys() -> list[str]:
         return [row.key for row in command_help.rows(recipes.load(recipes.DEFAULT))]
@@ -234,6 +242,8 @@ def parse(app: str, argv: Sequence[str]) -> Request:
         processes=arguments.whole("processes", 1),
         init_from=arguments.path("init-from"),
         allow_changes="allow-changes" in arguments.options,
+        memory=fit.read(arguments),
+        forecast=forecast.read(arguments),
         overrides=arguments.overrides,
         dial=asked.dial,
         derived=derived,

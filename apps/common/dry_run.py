@@ -1,7 +1,7 @@
 """`--dry-run`: everything that follows from a request, printed with its rule, and nothing done.
 
-Parameters and FLOPs are tinycore's closed forms; memory is predicted for one process: float32 weights, gradients and
-AdamW moments, the activations that the backward pass needs, and the chunk of logits that exists at one time.
+Parameters and FLOPs are tinycore's closed forms; memory is predicted for one process (apps/common/fit.py); time and
+cost are asked for with --hardware (apps/common/forecast.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import tinycore
-from apps.common import precision, processes
+from apps.common import fit, forecast, precision, processes
 from apps.common.command_line import Request
 from apps.common.console import Console, short, size
 from apps.common.recipe import Cosine, Recipe, WarmupStableDecay
@@ -45,22 +45,28 @@ class Plan:
         return dict(vars(self))
 
 
-def plan(recipe: Recipe, world: int = 1, device: str = "auto") -> Plan:
-    """Every value derived from `recipe` for `world` processes. Raises ConfigError or BadRequest where it cannot run."""
+def place(request: Request) -> fit.Place:
+    """Where `request` would train: on the hardware it asks about, or on this machine."""
+    requested = request.recipe.train.precision
+    if request.forecast is not None:
+        return forecast.place_on(request.forecast, requested)
+    where = processes.device_type(request.device, request.processes)
+    return fit.place(where, precision.resolve(requested, torch.device(where)))
+
+
+def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
+    """Every value derived from `recipe` for `world` processes. Raises ConfigError where it cannot run."""
     counts = tinycore.count(recipe.model)
     length = recipe.data.sequence_length
-    where = processes.device_type(device, world)
-    bits = precision.resolve(recipe.train.precision, torch.device(where))
     micro_batch = recipe.micro_batch(world)
-    memory = counts.memory(micro_batch, length, activation_bytes=2 if bits == "bf16" else 4)
     forward, backward = counts.forward_flops(length), counts.backward_flops(length)
     tokens_per_step = recipe.train.batch_size * length
     return Plan(
         parameters=counts.parameters,
         embedding_parameters=counts.embedding_parameters,
         processes=world,
-        device=where,
-        precision=bits,
+        device=where.device,
+        precision=where.precision,
         micro_batch=micro_batch,
         accumulation=recipe.accumulation(world),
         tokens_per_step=tokens_per_step,
@@ -68,14 +74,7 @@ def plan(recipe: Recipe, world: int = 1, device: str = "auto") -> Plan:
         tokens=tokens_per_step * recipe.train.steps,
         flops={name: value + backward[name] for name, value in forward.items()},
         total_flops=counts.flops_per_token(length) * tokens_per_step * recipe.train.steps,
-        memory={
-            "weights": memory.weights,
-            "gradients": memory.gradients,
-            "optimizer": memory.optimizer,
-            "activations": memory.activations,
-            "logits": memory.logits,
-            "total": memory.total,
-        },
+        memory=fit.predict(recipe, where, micro_batch, world),
         checkpoint_bytes=BYTES_PER_PARAMETER * counts.parameters,
         state_bytes=counts.state_bytes(recipe.model.max_seq_len),
     )
@@ -83,8 +82,10 @@ def plan(recipe: Recipe, world: int = 1, device: str = "auto") -> Plan:
 
 def show(request: Request, console: Console) -> int:
     """Print the plan of `request`, as a result too with `--json`; the exit status 0."""
-    recipe = request.recipe
-    found = plan(recipe, request.processes, request.device)
+    recipe, where = request.recipe, place(request)
+    if request.memory is not None:
+        recipe = fit.within(recipe, where, request.memory, request.processes)
+    found = plan(recipe, where, request.processes)
     model, length = recipe.model, recipe.data.sequence_length
     share = found.embedding_parameters / found.parameters
     layers, calls = len(model.flat_layers()), len(model.call_sites())
@@ -128,9 +129,23 @@ def show(request: Request, console: Console) -> int:
     )
     console.head("memory", "predicted, per process")
     console.table({name: f"{size(value):>10}" for name, value in found.memory.items()})
+    asked = None
+    if request.forecast is not None:
+        asked = forecast.forecast(
+            request.forecast,
+            recipe,
+            where,
+            needed=found.memory["total"],
+            total_flops=found.total_flops,
+            tokens=found.tokens,
+            devices=request.processes,
+        )
+        console.head(f"on {asked.hardware}", "predicted")
+        console.table(asked.rows())
     console.say("\nnothing was done; leave --dry-run out to start")
     derived = [vars(entry) for entry in request.derived]
-    console.result({"recipe": request.recipe_name, **found.to_dict(), "derived": derived})
+    answer = {} if asked is None else {"forecast": forecast.to_dict(asked)}
+    console.result({"recipe": request.recipe_name, **found.to_dict(), "derived": derived, **answer})
     return 0
 
 

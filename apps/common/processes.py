@@ -44,6 +44,7 @@ class World:
         self.device: torch.device = accelerator.device
         self.size: int = accelerator.num_processes
         self.index: int = accelerator.process_index
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))  # of its processes, those on this machine
         self.is_main = self.index == 0
         self._control: dist.ProcessGroup | None = None
         if self.size > 1:

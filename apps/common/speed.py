@@ -2,7 +2,8 @@
 
 Model FLOPs utilisation (MFU) = FLOPs the model needs per second / FLOPs the devices could do per second. The need is
 tinycore's closed form (forward and backward, recomputation not counted); the possible is the maker's dense figure for
-the GPUs listed, otherwise what one large matrix product reaches here, measured once. A log line says which.
+the GPUs of apps/common/hardware.py, otherwise what one large matrix product reaches here, measured once. A log line
+says which.
 """
 
 from __future__ import annotations
@@ -12,17 +13,7 @@ import time
 
 import torch
 
-# dense matrix-product FLOP/s from the makers' data sheets: (part of the device's name, bf16, fp32 without tensor cores)
-DATA_SHEETS = (
-    ("H200", 989e12, 67e12),
-    ("H100 PCIe", 756e12, 51e12),
-    ("H100", 989e12, 67e12),
-    ("A100", 312e12, 19.5e12),
-    ("L40S", 362e12, 91.6e12),
-    ("RTX 5090", 209.5e12, 104.8e12),
-    ("RTX 4090", 165.2e12, 82.6e12),
-    ("RTX 3090", 71e12, 35.6e12),
-)
+from apps.common import hardware
 
 
 class Peak:
@@ -30,10 +21,10 @@ class Peak:
 
     def __init__(self, device: torch.device, precision: str) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        for part, bf16, fp32 in DATA_SHEETS:
-            if part in name:
-                self.flops, self.source = (bf16 if precision == "bf16" else fp32), "data sheet"
-                return
+        found = hardware.of_device(name)
+        if found is not None:
+            self.flops, self.source = found.flops(precision), "data sheet"
+            return
         self.flops, self.source = _measured(device, precision), "measured"
 
 

@@ -15,9 +15,11 @@ import tinycore
 from apps.common import (
     checkpoints,
     compare,
+    fit,
     horizon,
     logs,
     optimization,
+    process_memory,
     processes,
     random_state,
     recipes,
@@ -51,13 +53,15 @@ def pretrain(request: Request, console: Console) -> int:
         recipe = with_tokenizer_of(origin, recipe, console)
     world = processes.start(request.device, recipe.train.precision, request.processes, recipe.train.trackers)
     try:
-        recipe = _resolved(recipe, world, request, console)
+        recipe = _fitted(_resolved(recipe, world, request, console), world, request, console)
         if world.size > 1:
             world.on_main(lambda: prepare(recipe, console).key)  # the others find it prepared
         prepared = prepare(recipe, console)
         if request.minutes is not None:
             recipe, fitted = fit_minutes(recipe, request, prepared, world, console, began)
             derived = horizon.updated(derived, fitted)
+            if request.memory is not None:  # the dial may have turned the batch that the micro-batch has to divide
+                recipe = _fitted(recipe, world, request, console)
         horizon.announce(request.dial, recipe, derived, console)
         if request.resume is not None:
             start = resume(request, recipe, prepared, world, console)
@@ -81,6 +85,27 @@ def _resolved(recipe: Recipe, world: World, request: Request, console: Console) 
             f"a micro-batch of {recipe.train.micro_batch} does not fit {world.size} processes; taking {micro_batch}"
         )
     return replace(recipe, train=replace(recipe.train, precision=world.precision, micro_batch=micro_batch))
+
+
+def _fitted(recipe: Recipe, world: World, request: Request, console: Console) -> Recipe:
+    """The recipe with the micro-batch of `--memory`; without it a warning where memory is short."""
+
+    def choose() -> int:
+        if request.memory is None:
+            micro_batch = recipe.micro_batch(world.size)
+            there = process_memory.free_bytes(world.device, world.local_size)
+            warning = fit.shortage(
+                recipe, fit.Place(world.device.type, world.precision, 0), micro_batch, world.size, there
+            )
+            if warning is not None:
+                console.warn(warning)
+            return micro_batch
+        where = fit.place(world.device.type, world.precision)
+        micro_batch = fit.largest(recipe, where, request.memory, world.size)
+        console.say(fit.said(fit.predict(recipe, where, micro_batch, world.size), micro_batch))
+        return micro_batch
+
+    return replace(recipe, train=replace(recipe.train, micro_batch=world.on_main(choose)))
 
 
 def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, world: World, console: Console) -> int:

@@ -8,10 +8,8 @@ full square T x T, also where a causal kernel skips half of it. The backward pas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from tinycore.ops.linear_cross_entropy import chunk_of
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from tinycore.model_config import ModelConfig
@@ -21,27 +19,37 @@ if TYPE_CHECKING:
 class Cost:
     """What one component costs.
 
-    parameters: tensor elements it owns; flops: forward matrix-product FLOPs per token by component name; saved:
-    elements per token kept for the backward pass; state: elements per row that a stream of the counted length keeps.
+    parameters: tensor elements it owns; flops: forward matrix-product FLOPs per token by component name; state:
+    elements per row that a stream of the counted length keeps. Memory of training, at the scope's precision:
+    saved: bytes per token kept from the forward to the backward pass; held: bytes kept so whatever the tokens;
+    transient: bytes that exist at one time while the component's own backward pass runs on the scope's rows;
+    products: elements of weights that matrix products read (autocast keeps a copy of each).
     """
 
     parameters: int = 0
     flops: Mapping[str, float] = field(default_factory=dict)
     saved: float = 0.0
     state: int = 0
+    held: int = 0
+    transient: int = 0
+    products: int = 0
 
     def __add__(self, other: Cost) -> Cost:
+        """Costs of two components: everything adds up, but of transients only the larger one exists at a time."""
         return Cost(
-            self.parameters + other.parameters,
-            _added(self.flops, other.flops),
-            self.saved + other.saved,
-            self.state + other.state,
+            parameters=self.parameters + other.parameters,
+            flops=_added(self.flops, other.flops),
+            saved=self.saved + other.saved,
+            state=self.state + other.state,
+            held=self.held + other.held,
+            transient=max(self.transient, other.transient),
+            products=self.products + other.products,
         )
 
     def called(self, times: int) -> Cost:
         """The cost of one set of weights applied `times` times."""
         flops = {name: value * times for name, value in self.flops.items()}
-        return Cost(self.parameters, flops, self.saved * times, self.state * times)
+        return replace(self, flops=flops, saved=self.saved * times, state=self.state * times, held=self.held * times)
 
 
 def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
@@ -50,17 +58,24 @@ def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Memory:
-    """Predicted bytes of training, by kind (float32 weights, gradients and AdamW moments)."""
+    """Predicted bytes of tensors at the fullest moment of training, by kind, and when that is.
+
+    Weights, gradients and AdamW's two moments are float32. `activations` is what the forward pass keeps for the
+    backward pass, `temporaries` what exists beside it at that moment. `peak`: "head" (while the loss is computed),
+    "backward" (in a layer) or "step" (of the optimizer). Gradients do not exist before the first backward pass of a
+    step: a peak before it has none.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    logits: int
+    temporaries: int
+    peak: Literal["head", "backward", "step"]
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.weights + self.gradients + self.optimizer + self.activations + self.temporaries
 
 
 @dataclass(frozen=True)
@@ -87,19 +102,30 @@ class Count:
         """Bytes of decoding state of one row after `length` tokens."""
         return self.config.cost(length).state * bytes_per_element
 
-    def memory(self, rows: int, length: int, activation_bytes: int = 4) -> Memory:
-        """Predicted bytes of a training step on `rows` sequences of `length` tokens on one process."""
-        cost = self.config.cost(length)
-        head = self.config.heads["lm"]
-        chunk = min(rows * length, getattr(head, "chunk", None) or chunk_of(self.config.vocab_size))
-        return Memory(
-            weights=4 * self.parameters,
-            gradients=4 * self.parameters,
-            optimizer=8 * self.parameters,
-            activations=int(cost.saved * rows * length * activation_bytes),
-            # the chunked head holds the logits of one chunk and their gradient
-            logits=2 * chunk * self.config.vocab_size * 4,
-        )
+    def memory(
+        self, rows: int, length: int, product_bytes: int = 4, accumulated: bool = True, device: str = "cpu"
+    ) -> Memory:
+        """Predicted peak of training on micro-batches of `rows` sequences of `length` tokens, on one process.
+
+        `product_bytes`: 4 in float32, 2 under bf16 autocast; `accumulated`: a step has several micro-batches, so that
+        the gradients of the earlier ones are there; `device`: its type. What the allocator and the process need beside
+        tensors is not in it.
+        """
+        config, tokens = self.config, rows * length
+        scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device)
+        cost = config.cost(length, scope)
+        gradients = 4 * self.parameters
+        kept = int(cost.saved * tokens) + cost.held + scope.cast_bytes * cost.products
+        head = max(head.workspace(scope, config.embed.tied, tokens) for head in config.heads.values())
+        before = gradients if accumulated else 0
+        moments: dict[Literal["head", "backward", "step"], tuple[int, int, int]] = {
+            "head": (before, kept, head),
+            "backward": (before, kept, cost.transient),
+            "step": (gradients, 0, 0),
+        }
+        peak = max(moments, key=lambda moment: sum(moments[moment]))
+        there, activations, temporaries = moments[peak]
+        return Memory(4 * self.parameters, there, 8 * self.parameters, activations, temporaries, peak)
 
 
 def count(config: ModelConfig) -> Count:

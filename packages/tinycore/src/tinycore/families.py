@@ -39,7 +39,9 @@ class Scope:
     """What a component may know of the model around it while it is built or counted.
 
     `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
-    with std / sqrt(2 * calls), once, however many calls share the weights).
+    with std / sqrt(2 * calls), once, however many calls share the weights). For memory of training: `rows`, the sequences
+    of a micro-batch; `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is
+    float32 in either case); the type of the `device`.
     """
 
     dim: int
@@ -50,6 +52,14 @@ class Scope:
     norm: NormConfig
     residual: ResidualConfig
     layer: int = 0
+    rows: int = 1
+    product_bytes: int = 4
+    device: str = "cpu"
+
+    @property
+    def cast_bytes(self) -> int:
+        """Bytes of an element of a copy that is made for a product; 0 where products take float32 as it is."""
+        return 0 if self.product_bytes == 4 else self.product_bytes
 
     @property
     def residual_gain(self) -> float:
@@ -191,3 +201,7 @@ class HeadConfig(Family):
 
     def cost(self, scope: Scope, tied: bool) -> Cost:
         raise NotImplementedError
+
+    def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
+        """Bytes that exist at one time while the loss of `tokens` tokens or its gradient is computed, beside what is kept."""
+        return 0

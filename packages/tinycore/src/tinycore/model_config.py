@@ -65,7 +65,10 @@ class LayerConfig:
         total = Cost()
         for name, branch in (("mixer", self.mixer), ("ffn", self.ffn)):
             if branch is not None:
-                total += branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
+                part = branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
+                # the backward pass takes the later branch first: what that kept is gone when the earlier one begins
+                earlier = total.transient - int(part.saved * scope.rows * length)
+                total = replace(total + part, transient=max(earlier, part.transient))
         return total
 
 
@@ -130,9 +133,9 @@ class ModelConfig:
             layer=layer,
         )
 
-    def cost(self, length: int) -> Cost:
-        """Cost of the whole model per token, in sequences of `length` tokens."""
-        scope = self.scope()
+    def cost(self, length: int, scope: Scope | None = None) -> Cost:
+        """Cost of the whole model per token, in sequences of `length` tokens; memory as `scope` trains."""
+        scope = scope or self.scope()
         calls = Counter(site.layer for site in self.call_sites())
         total = self.embed.cost(scope) + self.depth.cost(scope) + self.norm.cost(scope, "final")
         for index, layer in enumerate(self.flat_layers()):

@@ -32,7 +32,7 @@ class Table(nn.Embedding):
             return Table(scope.vocab_size, scope.dim, self.scale)
 
         def cost(self, scope: Scope) -> Cost:
-            return Cost(parameters=scope.vocab_size * scope.dim, saved=scope.dim)
+            return Cost(parameters=scope.vocab_size * scope.dim, saved=8.0)  # the tokens themselves
 
     def __init__(self, vocab_size: int, dim: int, scale: float) -> None:
         super().__init__(vocab_size, dim)

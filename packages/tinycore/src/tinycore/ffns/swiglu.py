@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -43,13 +43,23 @@ class SwiGLU(nn.Module):
             return SwiGLU(self, scope)
 
         def cost(self, scope: Scope, length: int) -> Cost:
-            width = self.width(scope)
+            width, each = self.width(scope), scope.product_bytes
+            down = self.projection(scope, "down").cost(width, scope.dim, "feed_forward")
+            if self._plain(scope):  # gate and up are kept; the matrix is cast in every call, not by autocast
+                kept, held, down = 2 * width, scope.cast_bytes * width * scope.dim, replace(down, products=0)
+            else:  # their product too, which the last linear keeps itself
+                kept, held = 3 * width, 0
             return (
                 self.projection(scope, "gate").cost(scope.dim, width, "feed_forward")
                 + self.projection(scope, "up").cost(scope.dim, width, "feed_forward")
-                + self.projection(scope, "down").cost(width, scope.dim, "feed_forward")
-                # gate and up; their product too where the last linear keeps its input itself
-                + Cost(saved=(2.0 if self._plain(scope) else 3.0) * width)
+                + down
+                + Cost(
+                    saved=float(each * (scope.dim + kept)),  # the input as well
+                    held=held,
+                    # gradients of product, gate and up, silu(gate) or a product with it, and the branch's gradient (the
+                    # stream's takes the place of what the head kept)
+                    transient=scope.rows * length * each * (4 * width + scope.dim),
+                )
             )
 
     def __init__(self, config: Config, scope: Scope) -> None:

@@ -15,7 +15,7 @@ from tinycore.count import Cost
 from tinycore.embed.table import INITIAL_STD
 from tinycore.families import Aux, HeadConfig, Scope
 from tinycore.linears.dense import Dense
-from tinycore.ops.linear_cross_entropy import linear_cross_entropy
+from tinycore.ops.linear_cross_entropy import chunk_of, linear_cross_entropy
 
 
 class HeadOutput(NamedTuple):
@@ -45,7 +45,21 @@ class LanguageModelHead(nn.Module):
 
         def cost(self, scope: Scope, tied: bool) -> Cost:
             size = scope.vocab_size * scope.dim
-            return Cost(parameters=0 if tied else size, flops={"head": 2.0 * size}, saved=scope.dim)
+            # the gradients of the hidden states and of the matrix are made in the forward pass
+            return Cost(
+                parameters=0 if tied else size, flops={"head": 2.0 * size}, saved=4.0 * scope.dim, held=4 * size
+            )
+
+        def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
+            """The last norm's output, the matrix as products take it, and the most of: two chunks on their way (logits and
+            probabilities of one, probabilities of the other; casts of both), one chunk beside its share of the matrix's
+            gradient (as the product gives it, and in float32 to be added), the scaled gradients."""
+            size, cast = scope.vocab_size * scope.dim, scope.cast_bytes
+            chunk = self.chunk or chunk_of(scope.vocab_size, scope.device)
+            one = min(chunk, tokens) * scope.vocab_size
+            several = (3 * 4 + 2 * cast) * one if tokens > chunk else 0
+            forward = cast * size + max(several, (2 * 4 + cast) * one + (4 + cast) * size)
+            return 4 * tokens * scope.dim + max(forward, 4 * size)
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()

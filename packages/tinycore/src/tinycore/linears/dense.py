@@ -25,6 +25,7 @@ class Dense(nn.Linear):
             return Cost(
                 parameters=inputs * outputs + (outputs if self.bias else 0),
                 flops={component: 2.0 * inputs * outputs},
+                products=inputs * outputs,
             )
 
     def __init__(self, inputs: int, outputs: int, bias: bool, gain: float) -> None:

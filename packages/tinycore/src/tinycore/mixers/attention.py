@@ -24,7 +24,7 @@ from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.mixers.rotary import rotary_tables, rotate
 from tinycore.norms.rms import RMSNorm
-from tinycore.ops.attention import causal_attention
+from tinycore.ops.attention import block_bytes, causal_attention
 
 BLOCKED_FROM = 16  # tokens; shorter rows are not worth the calls
 
@@ -100,11 +100,25 @@ class Attention(nn.Module):
                 + Cost(
                     parameters=2 * width if self.qk_norm else 0,
                     flops={"attention_scores": 4.0 * queries * length},
-                    # q and k after rotation (and before their norms), v, and attention's output
-                    saved=(2.0 if self.qk_norm else 1.0) * (queries + shared) + shared + queries,
+                    saved=self._saved(scope, queries, shared, length),
+                    transient=self._transient(scope, queries, shared, length),
                     state=2 * shared * visible,
                 )
             )
+
+        def _saved(self, scope: Scope, queries: int, shared: int, length: int) -> float:
+            """Bytes per token: input, q, k, v, output; before their norm, q and k once more."""
+            elements = scope.dim + 2 * queries + 2 * shared
+            if self.qk_norm:
+                elements += queries + shared
+            if scope.device != "cpu":
+                elements += length  # the mask, added to scores
+            return float(scope.product_bytes * elements + (4 * (self.heads + self.groups) if self.qk_norm else 0))
+
+        def _transient(self, scope: Scope, queries: int, shared: int, length: int) -> int:
+            """Bytes: the gradients of output and q, those of k and v in float32, a product of q's size, the scores."""
+            scores = block_bytes(scope.rows, self.heads, length, scope.cast_bytes) if scope.device == "cpu" else 0
+            return scope.rows * length * (scope.product_bytes * 2 * queries + 4 * (queries + 2 * shared)) + scores
 
     def __init__(self, config: Config, scope: Scope) -> None:
         super().__init__()

@@ -32,8 +32,8 @@ class PreNorm(nn.Module):
             return RMSNorm(scope.dim, self.eps, self.affine)
 
         def cost(self, scope: Scope, sublayer: str) -> Cost:
-            # the normalised input and, around a sublayer, the stream itself are kept for the backward pass
-            return Cost(parameters=scope.dim if self.affine else 0, saved=2.0 * scope.dim)
+            # the stream and its scale; what reads the output keeps that
+            return Cost(parameters=scope.dim if self.affine else 0, saved=4.0 * (scope.dim + 1))
 
     def __init__(self, scope: Scope, config: Config) -> None:
         super().__init__()

@@ -35,6 +35,12 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None = No
     return _BlockAttention.apply(q, k, v, starts)
 
 
+def block_bytes(rows: int, heads: int, length: int, cast_bytes: int) -> int:
+    """Bytes of the backward pass's buffers for scores and their gradients, and of a packed row's weights and casts."""
+    row = heads * _queries(length) * length
+    return row * (2 * 4 * _most_rows(rows, row) + 4 + 2 * cast_bytes)
+
+
 class _BlockAttention(torch.autograd.Function):
     """What eager mode calls."""
 
@@ -170,7 +176,12 @@ def _buffers(q: Tensor, wide: torch.dtype, number: int) -> list[Tensor]:
 
 def _rows_at_once(q: Tensor) -> int:
     rows, heads, length, _ = q.shape
-    return max(1, min(rows, SCORES // (heads * _queries(length) * length)))
+    return _most_rows(rows, heads * _queries(length) * length)
+
+
+def _most_rows(rows: int, scores: int) -> int:
+    """How many of `rows` go together, when a block of one has so many scores."""
+    return max(1, min(rows, SCORES // scores))
 
 
 def _queries(length: int) -> int:

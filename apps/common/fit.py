@@ -1,0 +1,161 @@
+"""Does it fit? The memory of a training process before it is started, and the largest micro-batch of a budget.
+
+    total = tensors at their fullest moment + allocator + runtime
+
+Tensors are tinycore's closed form (`tinycore.count(config).memory`). The other two are no matter of the model:
+
+runtime    what interpreter, torch and libraries hold before the model. On this machine's CPU it is measured when it is
+           asked for, after two steps of a toy model, which load what a step loads. On a GPU the CUDA context.
+allocator  memory that lies free between tensors. glibc's heap keeps what one tensor leaves and seldom finds another that
+           fits in, so that a CPU process holds more than its tensors ever take at one time; `HEAP_SLACK` is the measured
+           factor (docs/fit.md).
+
+The prepared data is memory-mapped: its pages are the system's to take back, and are not counted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import tinycore
+from apps.common import process_memory
+from apps.common.console import size
+from apps.common.errors import BadRequest
+from apps.common.recipe import Recipe
+
+if TYPE_CHECKING:
+    from apps.common.command_line import Arguments
+
+# measured by `apps/bench memory` on glibc 2.36: what the heap takes for the activations / the bytes of the activations
+HEAP_SLACK = 1.9
+# not measured here: what PyTorch's CUDA allocator rounds up and splits, and a context with cuBLAS
+CUDA_SLACK = 1.2
+CUDA_RUNTIME = 600 * 2**20
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory a process may take: bytes, and how the user wrote it."""
+
+    bytes: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process would train: "cpu", "cuda" or "mps", the precision there, what it holds before a model."""
+
+    device: str
+    precision: str
+    runtime: int
+
+    @property
+    def product_bytes(self) -> int:
+        return 2 if self.precision == "bf16" else 4
+
+    @property
+    def slack(self) -> float:
+        return HEAP_SLACK if self.device == "cpu" else CUDA_SLACK
+
+
+def parse(text: str, option: str = "--memory") -> Budget:
+    """A size such as 8GB (powers of ten) or 6GiB (of two). Raises BadRequest."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]*)?|\.[0-9]+) ?([KMGT]i?B)", text.strip(), re.IGNORECASE)
+    found = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if not 0 < found < 2**63:
+        raise BadRequest(f"{option}: {text!r} is not a size such as 8GB, 6GiB or 500MB")
+    return Budget(found, text.strip())
+
+
+def read(arguments: Arguments) -> Budget | None:
+    """The budget in `arguments`. Raises BadRequest, also where they choose the micro-batch as well."""
+    if "memory" not in arguments.options:
+        return None
+    if any(override.path == ("train", "micro_batch") for override in arguments.overrides):
+        raise BadRequest("--memory chooses train.micro_batch; give one of them")
+    return parse(arguments.text("memory", ""))
+
+
+def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) -> dict[str, int]:
+    """Bytes of one of `processes` processes by kind, "total" last, training `recipe` at `micro_batch`."""
+    accumulated = micro_batch * processes < recipe.train.batch_size
+    counts = tinycore.count(recipe.model)
+    found = counts.memory(micro_batch, recipe.data.sequence_length, place.product_bytes, accumulated, place.device)
+    parts = {
+        "weights": found.weights,
+        "gradients": found.gradients,
+        "optimizer": found.optimizer,
+        "activations": found.activations,
+        "temporaries": found.temporaries,
+        "allocator": int((place.slack - 1) * found.activations),
+        "runtime": place.runtime,
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def largest(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) -> int:
+    """The most sequences a forward whose prediction fits `budget`, dividing the batch's share of one process.
+
+    Raises BadRequest where one sequence does not fit, with what would; ConfigError for a batch that does not divide.
+    """
+    free = replace(recipe, train=replace(recipe.train, micro_batch=None))
+    free.micro_batch(processes)  # refuses what does not divide
+    rows = recipe.train.batch_size // processes
+    for micro_batch in range(rows, 0, -1):
+        if rows % micro_batch == 0 and predict(recipe, place, micro_batch, processes)["total"] <= budget.bytes:
+            return micro_batch
+    raise BadRequest(
+        f"--memory {budget.text}: one sequence of {recipe.data.sequence_length} tokens needs "
+        f"{_rounded_up(predict(recipe, place, 1, processes)['total'])}; {_remedy(recipe, place, budget, processes)}"
+    )
+
+
+def within(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) -> Recipe:
+    """`recipe` with the largest micro-batch that fits `budget`; raises as `largest` does."""
+    return replace(recipe, train=replace(recipe.train, micro_batch=largest(recipe, place, budget, processes)))
+
+
+def _remedy(recipe: Recipe, place: Place, budget: Budget, processes: int) -> str:
+    """What would fit: a shorter sequence if there is one, the budget otherwise."""
+
+    def fits(length: int) -> bool:
+        shorter = replace(recipe, data=replace(recipe.data, sequence_length=length))
+        return predict(shorter, place, 1, processes)["total"] <= budget.bytes
+
+    length = 1 << (recipe.data.sequence_length.bit_length() - 1)
+    while length >= 2 and not (length < recipe.data.sequence_length and fits(length)):
+        length //= 2
+    shorter = f" or --data.sequence_length {length}" if length >= 2 else "; no sequence is short enough for less"
+    return f"give --memory that much{shorter}"
+
+
+def _rounded_up(count: int) -> str:
+    """A size as --memory takes it, not below `count`."""
+    unit, name = (10**9, "GB") if count >= 10**9 else (10**6, "MB")
+    tenths = -(-count * 10 // unit)
+    return f"{tenths / 10:g}{name}"
+
+
+def said(parts: dict[str, int], micro_batch: int) -> str:
+    """The prediction in one line."""
+    kinds = ", ".join(f"{name} {size(value)}" for name, value in parts.items() if name != "total")
+    return f"micro-batch {micro_batch}: predicted {size(parts['total'])} a process ({kinds})"
+
+
+def shortage(recipe: Recipe, place: Place, micro_batch: int, processes: int, there: int | None) -> str | None:
+    """One line if the tensors of each of `processes` processes of this machine exceed its share of `there` free bytes."""
+    needed = predict(recipe, replace(place, runtime=0), micro_batch, processes)["total"]
+    if there is None or needed <= there:
+        return None
+    return (
+        f"training is predicted to need {size(needed)} a process beside what it holds already, and {size(there)} "
+        f"are free; choose the micro-batch with --memory"
+    )
+
+
+def place(device: str, precision: str) -> Place:
+    """This machine's `device`, with its runtime measured (CPU) or assumed (a GPU's context)."""
+    return Place(device, precision, process_memory.runtime_bytes(precision) if device == "cpu" else CUDA_RUNTIME)
