@@ -31,7 +31,7 @@ SHORT = shlex.split(
 )
 BRIEF = {
     "train": shlex.split("--recipe brandon-226k --batch 1 --rounds 1 --skip-compiled --skip-memory"),
-    "generate": shlex.split("--recipe brandon-226k --rounds 1 --new-tokens 4"),
+    "generate": shlex.split("--recipe brandon-226k --rounds 1 --tokens 16"),
 }
 OWN_TEXT = [option for option in SHORT if "embedded" not in option and option != "--data.sources"]
 

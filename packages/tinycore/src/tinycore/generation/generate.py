@@ -15,10 +15,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tinycore.context import PADDING
 from tinycore.generation.sampling import Sampling, choose, row_key, uniform
+from tinycore.generation.session import Session, begin
 from tinycore.model import Decoder
-from tinycore.state import State, select
 
 Finish = Literal["stop", "length"]
 Decode = Callable[[list[int]], str]
@@ -163,7 +162,8 @@ def _run(
             occurrence = occurrences[tuple(prompt)]
             occurrences[tuple(prompt)] += 1
             rows.extend(_Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n))
-        logits, state = _prefill(model, prompts, n)
+        session = begin(model, len(rows), max_new_tokens)
+        logits = _prefill(model, session, prompts, n)
         seen = _seen(rows, logits) if sampling.repetition_penalty != 1.0 else None
         while rows:
             ids, logprobs = _step(logits, seen, sampling, rows)
@@ -179,48 +179,45 @@ def _run(
                 yield Token(row.prompt, row.sample, token, logprob, forced, finish)
             if not running:
                 return
-            kept = torch.tensor(running, device=logits.device)
             if len(running) < len(rows):
-                state = select(state, kept)
+                kept = torch.tensor(running, device=logits.device)
+                session.select(kept)
                 seen = None if seen is None else seen[kept]
                 rows = [rows[index] for index in running]
             _call_hooks(hooks, rows, model.config.vocab_size)
-            chosen = torch.tensor([row.ids[-1] for row in rows], device=logits.device)[:, None]
+            chosen = torch.tensor([row.ids[-1] for row in rows], device=logits.device)
             if seen is not None:
-                seen.scatter_(1, chosen, True)
-            logits, state = _forward(model, chosen, None, state)
+                seen.scatter_(1, chosen[:, None], True)
+            logits = session.step(chosen)
     finally:
         model.train(training)
 
 
 @torch.inference_mode()
-def _forward(model: Decoder, tokens: Tensor, doc_ids: Tensor | None, state: State) -> tuple[Tensor, State]:
-    """Logits after the chunk's last token, (R, V), and the state after it."""
-    out = model(tokens, doc_ids=doc_ids, state=state, return_logits=False)
-    return model.logits(out.hidden[:, -1]), out.state
-
-
-@torch.inference_mode()
-def _prefill(model: Decoder, prompts: list[list[int]], n: int) -> tuple[Tensor, State]:
+def _prefill(model: Decoder, session: Session, prompts: list[list[int]], n: int) -> Tensor:
     """Run each distinct prompt once, then repeat its logits and state for every row that begins with it."""
     device = next(model.parameters()).device
     distinct = {tuple(prompt): index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     longest = max(map(len, distinct))
     tokens = torch.zeros(len(distinct), longest, dtype=torch.long)
-    documents = torch.full((len(distinct), longest), PADDING)
+    valid = torch.zeros(len(distinct), longest, dtype=torch.bool)
     for prompt, index in distinct.items():
         tokens[index, longest - len(prompt) :] = torch.tensor(prompt)
-        documents[index, longest - len(prompt) :] = 0
-    ragged = bool((documents == PADDING).any())
-    logits, state = _forward(model, tokens.to(device), documents.to(device) if ragged else None, {})
-    rows = torch.tensor([distinct[tuple(prompt)] for prompt in prompts for _ in range(n)], device=device)
-    return logits[rows], select(state, rows)
+        valid[index, longest - len(prompt) :] = True
+    logits = session.prefill(tokens.to(device), None if valid.all() else valid.to(device))
+    rows = [distinct[tuple(prompt)] for prompt in prompts for _ in range(n)]
+    if rows == list(range(len(distinct))):
+        return logits
+    index = torch.tensor(rows, device=device)
+    session.select(index)
+    return logits[index]
 
 
 @torch.inference_mode()
 def _step(logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[_Row]) -> tuple[list[int], list[float]]:
     """The next id of every row, forced where its queue says so, and its log-probability."""
-    uniforms = [uniform(row.key, len(row.ids) - row.start) for row in rows]
+    greedy = sampling.temperature == 0
+    uniforms = [] if greedy else [uniform(row.key, len(row.ids) - row.start) for row in rows]
     ids, logprobs = choose(logits, seen, sampling, uniforms)
     if any(row.queue for row in rows):
         ids = torch.tensor(

@@ -61,12 +61,13 @@ def choose(logits: Tensor, seen: Tensor | None, sampling: Sampling, uniforms: Se
         penalised = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
         logits = torch.where(seen, penalised, logits)
     ids = logits.argmax(-1) if sampling.temperature == 0 else _draw(_truncate(logits, sampling), uniforms)
-    return ids, raw.gather(1, ids[:, None])[:, 0] - raw.logsumexp(-1)
+    return ids, raw.log_softmax(-1).gather(1, ids[:, None])[:, 0]
 
 
 def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
     """Probabilities (R, V) in float64 after temperature and truncations, not normalised again."""
-    scaled = (logits.double() - logits.double().amax(-1, keepdim=True)) / sampling.temperature
+    scaled = logits.to(torch.float64, copy=True)
+    scaled = scaled.sub_(logits.amax(-1, keepdim=True)).div_(sampling.temperature)
     vocab = scaled.shape[-1]
     if sampling.top_k is not None and sampling.top_k < vocab:
         threshold = scaled.topk(sampling.top_k, dim=-1).values[:, -1:]
@@ -86,8 +87,8 @@ def _truncate(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def _draw(probabilities: Tensor, uniforms: Sequence[float]) -> Tensor:
     cumulative = probabilities.cumsum(-1)
-    level = torch.tensor(uniforms, dtype=torch.float64, device=probabilities.device)[:, None] * cumulative[:, -1:]
-    ids = torch.searchsorted(cumulative, level, right=True)[:, 0]
-    # rounding may carry the level past the last token of positive probability
-    last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).long().argmax(-1)
-    return torch.minimum(ids, last)
+    total = cumulative[:, -1:]
+    level = torch.tensor(uniforms, dtype=torch.float64, device=probabilities.device)[:, None] * total
+    # rounding may carry the level up to the total, past the last token of positive probability
+    level = torch.minimum(level, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, level, right=True)[:, 0]

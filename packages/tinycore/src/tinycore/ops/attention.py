@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 
 QUERIES, BLOCKS = 64, 8  # fewest queries of a block, and how many blocks a row has where that leaves more
 SCORES = 2**20  # most scores that exist at one time; three such arrays in the backward pass, 12 MB of float32
@@ -188,37 +189,50 @@ def _queries(length: int) -> int:
     return min(length, max(QUERIES, -(-length // BLOCKS)))
 
 
-def _plan(q: Tensor, starts: Tensor | None) -> Iterator[tuple[slice, list[tuple[slice, slice, Tensor]]]]:
+# Blocks of each row (or of all) by the tensor of starts that says where they begin: all layers of a pass, and its backward
+# pass, ask for the same ones.
+Blocks = list[tuple[slice, slice, Tensor]]
+_BLOCKS: Any = WeakTensorKeyDictionary()
+
+
+def _plan(q: Tensor, starts: Tensor | None) -> Iterator[tuple[slice, Blocks]]:
     """Rows that go together, and for them (queries, keys that one of them sees, which of these each does not see).
 
-    The last is (b or 1, queries, the keys at its end that need it) of -inf and 0, to be added.
+    The last is (1, queries, the keys at its end that need it) of -inf and 0, to be added.
     """
     count, _, length, _ = q.shape
-    wide = torch.promote_types(q.dtype, torch.float32)
-    step = _rows_at_once(q) if starts is None or starts.shape[0] == 1 else 1
-    queries = _queries(length)
-    blocks = [slice(start, min(start + queries, length)) for start in range(0, length, queries)]
-    slots = torch.arange(length, device=q.device)
+    wide, queries = torch.promote_types(q.dtype, torch.float32), _queries(length)
     if starts is None:
-        later = torch.full((queries, queries), float("-inf"), dtype=wide, device=q.device).triu_(1)
-        plan = [(b, slice(0, b.stop), later[None, : b.stop - b.start, : b.stop - b.start]) for b in blocks]
-    for first in range(0, count, step):
-        rows = slice(first, min(first + step, count))
-        if starts is not None and (first == 0 or starts.shape[0] > 1):
-            own = starts[rows] if starts.shape[0] > 1 else starts  # (1, T)
-            plan = []
-            for block in blocks:
-                begin = own[:, block]
-                seen = slice(int(begin.min()), block.stop)
-                dead = (slots[seen] < begin[..., None]) | (slots[seen] > slots[block, None])
-                plan.append(
-                    (
-                        block,
-                        seen,
-                        torch.zeros(dead.shape, dtype=wide, device=q.device).masked_fill_(dead, float("-inf")),
-                    )
-                )
-        yield rows, plan
+        of_rows = [_causal_blocks(length, queries, wide, q.device)]
+    else:
+        known = _BLOCKS.setdefault(starts, {})
+        if (wide, queries) not in known:
+            known[wide, queries] = [_blocks_from(row, queries, wide) for row in starts]
+        of_rows = known[wide, queries]
+    step = _rows_at_once(q) if len(of_rows) == 1 else 1
+    for number, first in enumerate(range(0, count, step)):
+        yield slice(first, min(first + step, count)), of_rows[min(number, len(of_rows) - 1)]
+
+
+def _causal_blocks(length: int, queries: int, wide: torch.dtype, device: torch.device) -> Blocks:
+    later = torch.full((1, queries, queries), float("-inf"), dtype=wide, device=device).triu_(1)
+    ends = [min(first + queries, length) for first in range(0, length, queries)]
+    sizes = [end - first for end, first in zip(ends, range(0, length, queries), strict=True)]
+    return [
+        (slice(end - size, end), slice(0, end), later[:, :size, :size]) for end, size in zip(ends, sizes, strict=True)
+    ]
+
+
+def _blocks_from(starts: Tensor, queries: int, wide: torch.dtype) -> Blocks:
+    """starts (T,) of one row."""
+    slots, found = torch.arange(len(starts), device=starts.device), []
+    for first in range(0, len(starts), queries):
+        block = slice(first, min(first + queries, len(starts)))
+        begin = starts[block, None]
+        seen = slice(int(begin.min()), block.stop)
+        hidden = (slots[seen] < begin) | (slots[seen] > slots[block, None])
+        found.append((block, seen, torch.zeros(hidden.shape, dtype=wide).masked_fill_(hidden, float("-inf"))[None]))
+    return found
 
 
 def _scores(queries: Tensor, keys: Tensor, buffer: Tensor, offset: Tensor | None = None) -> Tensor:
