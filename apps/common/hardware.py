@@ -66,7 +66,7 @@ ASSUMED_MFU = {
     float("inf"): (0.25, 0.12, 0.05, 0.015, 0.005),
 }
 # of the product rate that speed.Peak measures; as measured on two CPU cores, rounded down (docs/fit.md)
-CPU_MFU = {"fp32": (0.50, 0.50, 0.50, 0.45, 0.25), "bf16": (0.35, 0.30, 0.30, 0.15, 0.04)}
+CPU_MFU = {"fp32": (0.70, 0.70, 0.70, 0.50, 0.25), "bf16": (0.55, 0.45, 0.30, 0.15, 0.04)}
 
 
 def named(name: str) -> Hardware | None:
