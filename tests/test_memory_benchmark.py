@@ -59,7 +59,10 @@ def test_requests_that_cannot_be_met_are_one_line() -> None:
 def test_the_page_has_the_figures_of_the_committed_run() -> None:
     document = json.loads(FIGURES.read_text(encoding="utf-8"))
     assert document["command"] in PAGE
-    assert document["allocator"]["heap_slack"] == fit.HEAP_SLACK
+    assert (document["allocator"]["heap_share"], document["allocator"]["heap_bytes"]) == (
+        fit.HEAP_SHARE,
+        fit.HEAP_BYTES,
+    )
     assert memory.markdown(document["recipes"]) in PAGE
     for row in document["recipes"]:
         check(row)

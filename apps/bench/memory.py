@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     target = arguments.path("json")
     if target is not None:
         command = shlex.join(["uv", "run", "apps/bench", "memory", *argv])
-        allocator = {"libc": " ".join(platform.libc_ver()), "heap_slack": fit.HEAP_SLACK}
+        allocator = {"libc": " ".join(platform.libc_ver()), "heap_share": fit.HEAP_SHARE, "heap_bytes": fit.HEAP_BYTES}
         results.write(target, command, {"allocator": allocator, "recipes": found})
         console.say(f"\nwritten to {target}")
     return 0

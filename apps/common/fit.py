@@ -7,8 +7,8 @@ Tensors are tinycore's closed form (`tinycore.count(config).memory`). The other 
 runtime    what interpreter, torch and libraries hold before the model. On this machine's CPU it is measured when it is
            asked for, after two steps of a toy model, which load what a step loads. On a GPU the CUDA context.
 allocator  memory that lies free between tensors. glibc's heap keeps what one tensor leaves and seldom finds another that
-           fits in, so that a CPU process holds more than its tensors ever take at one time; `HEAP_SLACK` is the measured
-           factor (docs/fit.md).
+           fits in, so that a CPU process holds more than its tensors ever take at one time: a measured share of the
+           activations and a measured constant (docs/fit.md), the only part of the prediction that is not derived.
 
 The prepared data is memory-mapped: its pages are the system's to take back, and are not counted.
 """
@@ -28,10 +28,11 @@ from apps.common.recipe import Recipe
 if TYPE_CHECKING:
     from apps.common.command_line import Arguments
 
-# measured by `apps/bench memory` on glibc 2.36: what the heap takes for the activations / the bytes of the activations
-HEAP_SLACK = 1.9
+# measured by `apps/bench memory` with glibc 2.36: what its heap leaves empty, as a share of the activations and, from the
+# temporaries whose size is that of a block and not of the micro-batch, in bytes
+HEAP_SHARE, HEAP_BYTES = 0.75, 100 * 2**20
 # not measured here: what PyTorch's CUDA allocator rounds up and splits, and a context with cuBLAS
-CUDA_SLACK = 1.2
+CUDA_SHARE = 0.2
 CUDA_RUNTIME = 600 * 2**20
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -56,9 +57,11 @@ class Place:
     def product_bytes(self) -> int:
         return 2 if self.precision == "bf16" else 4
 
-    @property
-    def slack(self) -> float:
-        return HEAP_SLACK if self.device == "cpu" else CUDA_SLACK
+    def allocator(self, activations: int) -> int:
+        """Bytes that lie free between tensors while there are so many bytes of activations."""
+        if self.device == "cpu":
+            return int(HEAP_SHARE * activations) + HEAP_BYTES
+        return int(CUDA_SHARE * activations)
 
 
 def parse(text: str, option: str = "--memory") -> Budget:
@@ -90,7 +93,7 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
         "optimizer": found.optimizer,
         "activations": found.activations,
         "temporaries": found.temporaries,
-        "allocator": int((place.slack - 1) * found.activations),
+        "allocator": place.allocator(found.activations),
         "runtime": place.runtime,
     }
     return {**parts, "total": sum(parts.values())}

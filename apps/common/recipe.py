@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from tinycore import ModelConfig
 from tinycore.config import ConfigError, Family
 
-MICRO_BATCH_TOKENS = 16_384  # what one forward holds when micro_batch is left to us: fits 8 GB at 110M parameters
+MICRO_BATCH_TOKENS = 16_384  # what one forward holds when micro_batch is left to us
 
 
 def _positive(owner: object, *names: str) -> None:
