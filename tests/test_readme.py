@@ -55,7 +55,7 @@ def shortened(command: str, folder: Path) -> list[str]:
     if "--dry-run" in words:
         return [sys.executable, *words]
     if "--minutes" in words:
-        words[words.index("--minutes") + 1] = "0.05"
+        words[words.index("--minutes") + 1] = "0.7"
         words[words.index("--size") + 1] = "0.2M"
         small = [*SHORT[:2], "--train.validate_rows", "8", "--sample.max_new_tokens", "8"]
         return [
