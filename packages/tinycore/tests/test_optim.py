@@ -38,6 +38,19 @@ def test_decay_falls_on_hidden_matrices_only(tied: bool) -> None:
     assert [group["weight_decay"] for group in decay_groups(model, 0.1)] == [0.1, 0.0]
 
 
+def test_a_module_keeps_its_matrices_out_of_decay() -> None:
+    class Gated(nn.Linear):
+        undecayed = ("gates",)
+
+        def __init__(self) -> None:
+            super().__init__(3, 3, bias=False)
+            self.gates = nn.Parameter(torch.zeros(3, 3))
+
+    model = nn.Sequential(Gated(), nn.Linear(3, 2, bias=False))
+    decayed, rest = (names(model, group["params"]) for group in decay_groups(model, 0.1))
+    assert (decayed, rest) == (["0.weight", "1.weight"], ["0.gates"])
+
+
 def test_frozen_and_shared_parameters() -> None:
     model = tinycore.build(testing.stack(depth={"kind": "shared", "times": 3}))
     total = sum(len(group["params"]) for group in decay_groups(model, 0.1))

@@ -39,7 +39,8 @@ class Scope:
     """What a component may know of the model around it while it is built or counted.
 
     `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
-    with std / sqrt(2 * calls), once, however many calls share the weights). For memory of training: `rows`, the sequences
+    with std / sqrt(2 * calls), once, however many calls share the weights); `layer` of `layers` is the module's own place
+    in the stack. For memory of training: `rows`, the sequences
     of a micro-batch; `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is
     float32 in either case); the type of the `device`.
     """
@@ -52,6 +53,7 @@ class Scope:
     norm: NormConfig
     residual: ResidualConfig
     layer: int = 0
+    layers: int = 1
     rows: int = 1
     product_bytes: int = 4
     device: str = "cpu"

@@ -93,7 +93,7 @@ class ModelConfig:
         for name in ("vocab_size", "dim", "max_seq_len"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not positive")
-        if sum(layer.size() for layer in self.layers) > MAX_LAYERS:
+        if self.size() > MAX_LAYERS:
             raise ConfigError(f"layers: more than {MAX_LAYERS} layers")
         if "lm" not in self.heads:
             raise ConfigError("heads: needs 'lm', the next-token head")
@@ -119,7 +119,11 @@ class ModelConfig:
 
     def call_sites(self) -> tuple[CallSite, ...]:
         """Every layer application of one forward pass, in order."""
-        return self.depth.call_sites(sum(layer.size() for layer in self.layers))
+        return self.depth.call_sites(self.size())
+
+    def size(self) -> int:
+        """How many layers own parameters."""
+        return sum(layer.size() for layer in self.layers)
 
     def scope(self, layer: int = 0) -> Scope:
         return Scope(
@@ -131,6 +135,7 @@ class ModelConfig:
             norm=self.norm,
             residual=self.residual,
             layer=layer,
+            layers=self.size(),
         )
 
     def cost(self, length: int, scope: Scope | None = None) -> Cost:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tinycore import ConfigError, testing
 from tinycore.testing.members import EXAMPLES, FAMILIES
 
-CROSSED = ("depth", "mixer", "routing", "memory", "norm", "residual", "linear", "embed")
+CROSSED = ("depth", "mixer", "ffn", "routing", "memory", "norm", "residual", "linear", "embed")
 OPTIONAL = ("routing", "memory")
 NONE = "none"
 

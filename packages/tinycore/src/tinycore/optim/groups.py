@@ -11,12 +11,15 @@ from torch import nn
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two parameter groups: matrices that decay, and embeddings, norms, biases and other vectors that do not.
 
-    A parameter is met once however often it is shared; frozen ones (requires_grad False) are left out. Order is the
-    model's, so that the optimizer's state has a stable layout.
+    A module whose matrix is no map between channels (a table of gates, the decay rates of a recurrence) keeps it out of
+    decay by naming it in its attribute `undecayed`. A parameter is met once however often it is shared; frozen ones
+    (requires_grad False) are left out. Order is the model's, so that the optimizer's state has a stable layout.
     """
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    kept_out = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module in model.modules():
+        kept_out |= {id(module.get_parameter(name)) for name in getattr(module, "undecayed", ())}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in embeddings]
+    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in kept_out]
     chosen = {id(p) for p in decayed}
     rest = [p for p in parameters if id(p) not in chosen]
     return [
