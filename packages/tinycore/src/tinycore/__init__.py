@@ -10,6 +10,9 @@ from tinycore.generation import Generation, Sampling, generate, stream
 from tinycore.mixers import attention as _attention  # noqa: F401
 from tinycore.model import Decoder, Output, build
 from tinycore.model_config import LayerConfig, ModelConfig
+from tinycore.residual import denseformer as _denseformer  # noqa: F401
+from tinycore.residual import gated as _gated  # noqa: F401
+from tinycore.residual import scaled as _scaled  # noqa: F401
 
 __all__ = [
     "CheckpointError",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tinycore.config import Family
 from tinycore.count import Cost
+from tinycore.dropout import DropoutConfig
 
 Aux = dict[str, tuple[Tensor, Tensor]]
 Carry = dict[str, Tensor]
@@ -52,6 +53,7 @@ class Scope:
     linear: LinearConfig
     norm: NormConfig
     residual: ResidualConfig
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
     layer: int = 0
     layers: int = 1
     rows: int = 1
@@ -115,10 +117,12 @@ class NormConfig(Family):
     """Where is the scale kept? Tagged by its placement.
 
     `build(scope, sublayer)` makes the norm around one sublayer ("mixer" or "ffn") with
-    `before(x) -> (base, input)` and `after(base, y) -> x`; `build_final` the norm before the heads.
+    `before(x) -> (base, input)` and `after(base, y) -> x`; `build_final` the norm before the heads. `parallel`: whether
+    one norm serves a mixer and a feed-forward side by side, as the sublayer "parallel".
     """
 
     tag: ClassVar[str] = "placement"
+    parallel: ClassVar[bool] = False
     default: ClassVar[str | None] = "pre"
 
     def build(self, scope: Scope, sublayer: str) -> nn.Module:
@@ -132,15 +136,34 @@ class NormConfig(Family):
 
 
 class ResidualConfig(Family):
-    """How is a branch added to the stream? `build(scope)` -> module (x, y) -> x."""
+    """How is a branch added to the stream, and how are calls joined?
+
+    `build(scope)` makes the module (x, y) -> x around one sublayer. A member with `joins_calls` has a stream module too,
+    one for the model: `stream(index, x, kept) -> (x, kept)` is run before call `index` = 0, 1, ... of `scope.calls`, and
+    with index = calls after the last. x (B, T, D) is what the call before gave (the embedding at index 0), `kept` a tuple
+    of tensors that is the stream's own, () at first. It looks at one position at a time, so it has no state. `kept` is no
+    part of the carry, which layers see: a compiled layer would be compiled again for each length of a history.
+    """
 
     default: ClassVar[str | None] = "plain"
+    joins_calls: ClassVar[bool] = False
 
     def build(self, scope: Scope) -> nn.Module:
         raise NotImplementedError
 
+    def build_stream(self, scope: Scope) -> nn.Module | None:
+        return None
+
     def cost(self, scope: Scope) -> Cost:
+        """Of one sublayer."""
         raise NotImplementedError
+
+    def stream_cost(self, scope: Scope, length: int) -> Cost:
+        """Of the stream module in a whole pass; its transient exists beside that of any layer."""
+        return Cost()
+
+    def check(self, scope: Scope) -> None:
+        """Raise ConfigError("key: what is wrong") if the model cannot have it."""
 
 
 class CallSite(NamedTuple):
@@ -151,9 +174,13 @@ class CallSite(NamedTuple):
 
 
 class DepthConfig(Family):
-    """In what order, how often are layers called? The only owner of a loop over layers."""
+    """In what order, how often are layers called? The only owner of a loop over layers.
+
+    `runs_stream`: whether it runs the residual's stream module between its calls.
+    """
 
     default: ClassVar[str | None] = "plain"
+    runs_stream: ClassVar[bool] = False
 
     def call_sites(self, layers: int) -> tuple[CallSite, ...]:
         """Every application in order, for a stack of `layers` modules."""

@@ -1,4 +1,7 @@
-"""One layer: a mixer, then a feed-forward, each inside the model's norm placement and residual."""
+"""One layer: a mixer, then a feed-forward, each inside the model's norm placement and residual.
+
+A parallel layer (GPT-J; PaLM, arXiv 2204.02311) is one sublayer of both: x <- residual(x, mixer(n) + ffn(n)), n = norm(x).
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,28 @@ class Layer(nn.Module):
 
     def __init__(self, config: LayerConfig, scope: Scope) -> None:
         super().__init__()
-        branches = {"mixer": config.mixer, "ffn": config.ffn}
-        self.branches = nn.ModuleDict({n: branch.build(scope) for n, branch in branches.items() if branch is not None})
-        self.norms = nn.ModuleDict({name: scope.norm.build(scope, name) for name in self.branches})
+        self.branches = nn.ModuleDict({name: branch.build(scope) for name, branch in config.branches().items()})
+        self.sublayers = config.sublayers()
+        self.norms = nn.ModuleDict({name: scope.norm.build(scope, name) for name in self.sublayers})
+        self.dropout = scope.dropout.build(scope.layer)
 
     def forward(
         self, x: Tensor, carry: Carry, ctx: Context, state: LocalState | None
     ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
         kept: LocalState | None = None if state is None else {}
         aux: Aux = {}
-        for name, branch in self.branches.items():
-            norm: Any = self.norms[name]
+        for sublayer, names in self.sublayers.items():
+            norm: Any = self.norms[sublayer]
             base, inner = norm.before(x)
-            local = None if state is None else take_local(state, name)
-            y, carry, local, found = branch(inner, carry, ctx, local)
-            x = norm.after(base, y)
-            add_aux(aux, found)
-            if kept is not None and local:
-                put_local(kept, name, local)
+            total: Tensor | None = None
+            for name in names:
+                local = None if state is None else take_local(state, name)
+                y, carry, local, found = self.branches[name](inner, carry, ctx, local)
+                if self.dropout is not None:
+                    y = self.dropout(y)
+                total = y if total is None else total + y
+                add_aux(aux, found)
+                if kept is not None and local:
+                    put_local(kept, name, local)
+            x = norm.after(base, total)
         return x, carry, kept, aux

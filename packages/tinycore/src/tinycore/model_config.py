@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tinycore.config import ConfigError, dump, load, unknown
 from tinycore.count import Cost
 from tinycore.depth.plain import Plain
+from tinycore.dropout import DropoutConfig
 from tinycore.embed.table import Table
 from tinycore.families import (
     CallSite,
@@ -39,7 +40,9 @@ class LayerConfig:
 
     repeat: int = field(default=1, metadata={"help": "how many of these layers, each with its own weights"})
     layers: tuple[LayerConfig, ...] | None = field(default=None, metadata={"help": "a group instead of one layer"})
-    block: Literal["sequential"] = field(default="sequential", metadata={"help": "order of mixer and feed-forward"})
+    block: Literal["sequential", "parallel"] = field(
+        default="sequential", metadata={"help": "feed-forward after the mixer, or beside it on the same normed input"}
+    )
     mixer: MixerConfig | None = None
     ffn: FeedForwardConfig | None = None
 
@@ -48,6 +51,18 @@ class LayerConfig:
             raise ConfigError(f"repeat: {self.repeat} is not between 1 and {MAX_LAYERS}")
         if (self.layers is None) == (self.mixer is None and self.ffn is None):
             raise ConfigError("layers: an entry is either a layer (mixer, ffn) or a group (layers)")
+        if self.block == "parallel" and len(self.branches()) < 2:
+            raise ConfigError("block: parallel needs both a mixer and an ffn")
+
+    def branches(self) -> dict[str, MixerConfig | FeedForwardConfig]:
+        """The branches that there are, by name."""
+        found = {"mixer": self.mixer, "ffn": self.ffn}
+        return {name: branch for name, branch in found.items() if branch is not None}
+
+    def sublayers(self) -> dict[str, tuple[str, ...]]:
+        """The branches inside one norm and residual, by the sublayer's name, in the order of computation."""
+        names = tuple(self.branches())
+        return {"parallel": names} if self.block == "parallel" else {name: (name,) for name in names}
 
     def flatten(self) -> Iterator[LayerConfig]:
         for _ in range(self.repeat):
@@ -63,9 +78,15 @@ class LayerConfig:
     def cost(self, scope: Scope, length: int) -> Cost:
         """Cost of one application of one layer."""
         total = Cost()
-        for name, branch in (("mixer", self.mixer), ("ffn", self.ffn)):
-            if branch is not None:
-                part = branch.cost(scope, length) + scope.norm.cost(scope, name) + scope.residual.cost(scope)
+        branches = self.branches()
+        for sublayer, names in self.sublayers().items():
+            around = scope.norm.cost(scope, sublayer) + scope.residual.cost(scope)
+            for name in names:
+                part = branches[name].cost(scope, length) + scope.dropout.cost(scope)
+                if name == names[0]:
+                    part += around
+                else:  # the normed input, which the first branch keeps as well
+                    part = replace(part, saved=part.saved - scope.product_bytes * scope.dim)
                 # the backward pass takes the later branch first: what that kept is gone when the earlier one begins
                 earlier = total.transient - int(part.saved * scope.rows * length)
                 total = replace(total + part, transient=max(earlier, part.transient))
@@ -86,6 +107,7 @@ class ModelConfig:
     linear: LinearConfig = field(default_factory=Dense.Config)
     routing: RoutingConfig | None = field(default=None, metadata={"help": "which tokens pay for a layer"})
     residual: ResidualConfig = field(default_factory=PlainResidual.Config)
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
     memory: MemoryConfig | None = field(default=None, metadata={"help": "what persists beside the stream"})
     heads: dict[str, HeadConfig] = field(default_factory=lambda: {"lm": LanguageModelHead.Config()})
 
@@ -102,6 +124,16 @@ class ModelConfig:
             for tap in head.taps:
                 if tap not in sites:
                     raise unknown(f"heads.{name}", "tap", tap, sites)
+        if self.residual.joins_calls and not self.depth.runs_stream:
+            raise ConfigError(
+                f"residual.kind: {self.residual.kind} joins calls that follow one another; depth {self.depth.kind} does not "
+                "run them so"
+            )
+        try:
+            self.residual.check(self.scope())
+        except ConfigError as error:
+            raise ConfigError(f"residual.{error}") from None
+        self.dropout.check(self.size())
         _check_layers(self.layers, "layers", self.scope())
 
     @classmethod
@@ -134,6 +166,7 @@ class ModelConfig:
             linear=self.linear,
             norm=self.norm,
             residual=self.residual,
+            dropout=self.dropout,
             layer=layer,
             layers=self.size(),
         )
@@ -145,6 +178,8 @@ class ModelConfig:
         total = self.embed.cost(scope) + self.depth.cost(scope) + self.norm.cost(scope, "final")
         for index, layer in enumerate(self.flat_layers()):
             total += layer.cost(replace(scope, layer=index), length).called(calls[index])
+        stream = self.residual.stream_cost(scope, length)
+        total = replace(total + stream, transient=total.transient + stream.transient)
         for head in self.heads.values():
             total += head.cost(scope, self.embed.tied)
         return total
@@ -153,10 +188,13 @@ class ModelConfig:
 def _check_layers(layers: tuple[LayerConfig, ...], path: str, scope: Scope) -> None:
     """Check branches where they are written, so that an error names a key of the user's file."""
     for index, layer in enumerate(layers):
-        for name in ("mixer", "ffn"):
-            branch = getattr(layer, name)
-            if branch is not None:
-                _check_branch(branch, f"{path}.{index}.{name}", scope)
+        if layer.block == "parallel" and not scope.norm.parallel:
+            raise ConfigError(
+                f"{path}.{index}.block: parallel branches share one norm before them, which placement {scope.norm.kind} "
+                "does not have; use pre"
+            )
+        for name, branch in layer.branches().items():
+            _check_branch(branch, f"{path}.{index}.{name}", scope)
         _check_layers(layer.layers or (), f"{path}.{index}.layers", scope)
 
 

@@ -16,9 +16,10 @@ class Plain:
     @dataclass(frozen=True, kw_only=True)
     class Config(DepthConfig, kind="plain"):
         exempt: ClassVar[Mapping[str, str]] = {"identity": "is the plain stack itself"}
+        runs_stream: ClassVar[bool] = True
 
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
             return tuple(CallSite(str(layer), layer) for layer in range(layers))
 
         def build(self, layers: int, scope: Scope) -> Stack:
-            return Stack(self.call_sites(layers))
+            return Stack(self.call_sites(layers), scope.residual.build_stream(scope))

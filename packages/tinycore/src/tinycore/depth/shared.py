@@ -7,6 +7,7 @@ its checkpoints and scaled the output initialisation once per call); decoding st
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tinycore.config import ConfigError
 from tinycore.depth.stack import Stack
@@ -18,6 +19,7 @@ class Shared:
 
     @dataclass(frozen=True, kw_only=True)
     class Config(DepthConfig, kind="shared"):
+        runs_stream: ClassVar[bool] = True
         times: int = field(default=2, metadata={"help": "applications of each layer, in a row"})
 
         def __post_init__(self) -> None:
@@ -28,4 +30,4 @@ class Shared:
             return tuple(CallSite(f"{layer}.{call}", layer) for layer in range(layers) for call in range(self.times))
 
         def build(self, layers: int, scope: Scope) -> Stack:
-            return Stack(self.call_sites(layers))
+            return Stack(self.call_sites(layers), scope.residual.build_stream(scope))

@@ -14,12 +14,14 @@ from tinycore.state import State, put_local, take_local
 class Stack(nn.Module):
     """Applies layers at the given call sites, threading carry, state and aux.
 
-    `state` maps "<call site>/<branch>" to what that call keeps; `taps` are the call sites whose output is returned.
+    `state` maps "<call site>/<branch>" to what that call keeps; `taps` are the call sites whose output is returned, as
+    the layer gave it. `stream` is the residual's module that joins the calls; see `ResidualConfig`.
     """
 
-    def __init__(self, sites: Sequence[CallSite]) -> None:
+    def __init__(self, sites: Sequence[CallSite], stream: nn.Module | None = None) -> None:
         super().__init__()
         self.sites = tuple(sites)
+        self.stream = stream
 
     def forward(
         self,
@@ -33,7 +35,10 @@ class Stack(nn.Module):
         kept: State | None = None if state is None else {}
         tapped: dict[str, Tensor] = {}
         aux: Aux = {}
-        for site in self.sites:
+        joined: tuple[Tensor, ...] = ()
+        for index, site in enumerate(self.sites):
+            if self.stream is not None:
+                x, joined = self.stream(index, x, joined)
             local = None if state is None else take_local(state, site.path)
             x, carry, local, found = layers[site.layer](x, carry, ctx, local)
             if kept is not None and local is not None:
@@ -41,4 +46,6 @@ class Stack(nn.Module):
             add_aux(aux, found)
             if site.path in taps:
                 tapped[site.path] = x
+        if self.stream is not None:
+            x, joined = self.stream(len(self.sites), x, joined)
         return x, tapped, kept, aux

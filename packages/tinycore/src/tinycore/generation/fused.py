@@ -49,6 +49,7 @@ def can_fuse(model: Decoder) -> bool:
         and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
         and type(model) is Decoder
         and type(model.depth) is Stack
+        and model.depth.stream is None
         and type(model.embed) is Table
         and type(model.norm) is RMSNorm
         and type(model.heads["lm"]) is LanguageModelHead
@@ -57,7 +58,9 @@ def can_fuse(model: Decoder) -> bool:
 
 
 def _is_plain(layer: Any) -> bool:
-    if type(layer) is not Layer or list(layer.branches) != ["mixer", "ffn"]:
+    if type(layer) is not Layer or layer.sublayers != {"mixer": ("mixer",), "ffn": ("ffn",)}:
+        return False
+    if layer.dropout is not None and layer.training:
         return False
     mixer, ffn = layer.branches["mixer"], layer.branches["ffn"]
     if type(mixer) is not Attention or type(ffn) is not SwiGLU:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ class PreNorm(nn.Module):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(NormConfig, kind="pre"):
+        parallel: ClassVar[bool] = True
         eps: float = field(default=1e-5, metadata={"help": "added to the mean square"})
         affine: bool = field(default=True, metadata={"help": "learn a gain per channel"})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tinycore.model import build
 from tinycore.model_config import ModelConfig
 from tinycore.testing.probes import awake, packed_rows, require
 
@@ -18,10 +19,27 @@ def trainable(config: ModelConfig) -> None:
 
 
 def alive(config: ModelConfig) -> None:
-    """Every single entry of every tensor receives a gradient that is not zero in at least one of 8 batches."""
+    """Every single entry of every tensor receives a gradient that is not zero in at least one of 8 batches.
+
+    Entries that are there for a published count only are listed by the module that owns them, `dead_entries()` ->
+    {parameter's name: bool mask of its shape}; exactly those never receive one.
+    """
+    listed = listed_dead(build(config))
     for name, reached in _reached(config).items():
-        dead = int((~reached).sum())
+        expected = listed.get(name, torch.zeros_like(reached))
+        dead, woken = int((~reached & ~expected).sum()), int((reached & expected).sum())
         require(dead == 0, f"alive: {dead} of {reached.numel()} entries of '{name}' never receive a gradient")
+        require(woken == 0, f"alive: {woken} entries of '{name}' are listed as dead and receive a gradient")
+
+
+def listed_dead(model: nn.Module) -> dict[str, Tensor]:
+    """The masks of `dead_entries` of all modules, by the parameters' full names."""
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        entries = getattr(module, "dead_entries", None)
+        if entries is not None:
+            found |= {f"{path}.{name}": mask for name, mask in entries().items()}
+    return found
 
 
 def _reached(config: ModelConfig) -> dict[str, Tensor]:

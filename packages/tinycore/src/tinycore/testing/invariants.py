@@ -28,7 +28,7 @@ STATEMENTS: dict[str, str] = {
     "float32": "causal, streams, isolated and alone in float32 within 1e-4",
     IDENTITY: "an add-on has a setting that equals the stack without it, gradients included",
     "trainable": "every tensor receives a finite gradient that is not zero in at least one of 8 batches",
-    "alive": "so does every single entry of every tensor",
+    "alive": "so does every single entry of every tensor, but for those that its module lists as dead",
     "counted": "parameters and decoding state equal their closed form",
     "flops": "matrix-product FLOPs, forward and backward, equal FlopCounterMode on the meta device",
     "round_trip": "config to dict and back is equal; save and load give the same bits, shared weights stored once",

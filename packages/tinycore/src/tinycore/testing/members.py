@@ -55,6 +55,11 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     },
     "ffn": {"swiglu": {"plain": {"hidden": 24}}},
     "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
+    "residual": {
+        "gated": {"half open": {}, "opened": {"start": 2.0}},
+        "denseformer": {"every output": {}, "sparse": {"dilation": 2, "period": 2}, "table": {"table": "rectangular"}},
+        "scaled": {"stream": {}, "branches": {"branches": True}},
+    },
     "depth": {"plain": {"plain": {}}, "shared": {"twice": {"times": 2}, "thrice": {"times": 3}}},
     "embed": {"table": {"tied": {}, "untied": {"tied": False, "scale": 4.0}}},
     "heads": {"lm": {"chunks": {"chunk": 7}}},
@@ -70,6 +75,13 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, Settings], ...]]] = {
         )
     },
     "norm": {"pre": (({"affine": True}, {"affine": False}),)},
+    "residual": {
+        "gated": (({"start": 40.0}, {"kind": "plain"}),),
+        "denseformer": tuple(
+            (setting, {"kind": "plain"}) for setting in ({"dilation": 1}, {"dilation": 2}, {"table": "rectangular"})
+        ),
+        "scaled": (({"branches": False}, {"kind": "plain"}), ({"branches": True}, {"kind": "plain"})),
+    },
     "depth": {"shared": (({"times": 1}, {"kind": "plain"}),)},
     "heads": {"lm": (({"chunk": 1}, {"chunk": 1024}),)},
 }
