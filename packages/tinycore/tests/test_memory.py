@@ -35,6 +35,19 @@ SHAPES = {
     "untied, large vocabulary": config(vocab_size=4096, embed={"tied": False}),
     "small chunks: the peak is in a layer": config(vocab_size=300, heads={"lm": {"chunk": 64}}),
     "no gains": config(norm={"affine": False}),
+    "gated": config(residual={"kind": "gated"}),
+    "depth-weighted averages": config(residual={"kind": "denseformer"}, depth={"kind": "shared", "times": 2}),
+    "averages: the peak is in a layer": config(
+        vocab_size=300,
+        heads={"lm": {"chunk": 64}},
+        residual={"kind": "denseformer"},
+        depth={"kind": "shared", "times": 4},
+    ),
+    "sparse averages": config(residual={"kind": "denseformer", "dilation": 2, "period": 3}, depth={"kind": "shared"}),
+    "scaled": config(residual={"kind": "scaled"}, depth={"kind": "shared", "times": 2}),
+    "scaled branches": config(residual={"kind": "scaled", "branches": True}),
+    "parallel": config(layers=[{**layers()[0], "block": "parallel"}]),
+    "dropout": config(dropout={"rate": 0.1}),
 }
 PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "bf16"])
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)

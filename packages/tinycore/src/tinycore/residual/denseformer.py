@@ -6,6 +6,9 @@ X_j are the blocks' outputs before averaging; a_ii starts at 1 and the others at
 With `period` p only every p-th block is followed by an average. Blocks are calls: a shared layer called twice is two of
 them. Position by position, hence causal and without state.
 
+Memory of training: every output of an averaged block is kept, and in the backward pass each has a gradient from the last
+average on, so that L calls cost about 2 L tensors (B, T, D) of float32 more than plain residuals.
+
 The weights are a vector of the entries that are read, block after block (`table: triangular`), or a matrix with a row for
 each average (`rectangular`), as brandon-tiny holds them: its upper half is never read and listed as dead. That form is
 there so that published parameter counts hold.
@@ -22,7 +25,6 @@ from torch import Tensor, nn
 from tinycore.config import ConfigError
 from tinycore.count import Cost
 from tinycore.families import ResidualConfig, Scope
-from tinycore.ops.weighted_sum import weighted_sum
 from tinycore.residual.plain import PlainResidual
 
 
@@ -69,8 +71,14 @@ class DenseFormer(nn.Module):
         def stream_cost(self, scope: Scope, length: int) -> Cost:
             terms = list(self.terms(scope.calls).values())
             size = sum(terms) if self.table == "triangular" else len(terms) * terms[-1]
-            # the output of each averaged block, beside the average, which the norm after it keeps
-            return Cost(parameters=size, saved=4.0 * scope.dim * len(terms))
+            # kept: the output of each averaged block, beside the average, which the norm after it keeps. The last average
+            # gives a gradient to each of its outputs at once; its own block's is the stream's, and what it alone kept goes
+            gradients = max(0, terms[-1] - 2)
+            return Cost(
+                parameters=size,
+                saved=4.0 * scope.dim * len(terms),
+                transient=4 * scope.dim * scope.rows * length * gradients,
+            )
 
     def __init__(self, config: Config, calls: int) -> None:
         super().__init__()
@@ -89,7 +97,11 @@ class DenseFormer(nn.Module):
         kept = (*kept, x)
         if index not in self.terms:
             return x, kept
-        return weighted_sum(self._weights(index), kept[index % self.dilation :: self.dilation]), kept
+        first, *others = zip(self._weights(index).unbind(), kept[index % self.dilation :: self.dilation], strict=True)
+        average = first[0] * first[1]
+        for weight, output in others:  # one term after the other: the outputs are kept, and nothing else of their size
+            average = torch.addcmul(average, output, weight)
+        return average, kept
 
     def _weights(self, index: int) -> Tensor:
         """a_ij of the average after block `index`, oldest output first."""

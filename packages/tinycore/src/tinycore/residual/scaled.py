@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from tinycore.count import Cost
 from tinycore.families import ResidualConfig, Scope
-from tinycore.ops.weighted_sum import weighted_sum
 from tinycore.residual.plain import PlainResidual
 
 
@@ -60,8 +59,8 @@ class ScaledStream(nn.Module):
         self.weight = nn.Parameter(torch.tensor([[1.0, 0.0]]).repeat(calls, 1))
 
     def forward(self, index: int, x: Tensor, kept: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if index == 0:  # x is x_0
-            return x * self.weight[0].sum(), (x,)
-        if index == len(self.weight):
-            return x, kept
-        return weighted_sum(self.weight[index], (x, *kept)), kept
+        (embedding,) = kept or (x,)
+        if index < len(self.weight):
+            stream, back = self.weight[index].unbind()
+            x = torch.addcmul(x * stream, embedding, back)
+        return x, (embedding,)

@@ -107,11 +107,12 @@ class Member:
 def stack(**parts: Settings) -> ModelConfig:
     """Two layers of attention and SwiGLU, 16 wide, with the named parts put in their place.
 
-    Parts: `mixer` and `ffn` (of both layers), and the model's own keys. Raises ConfigError as `ModelConfig.from_dict`.
+    Parts: `block`, `mixer` and `ffn` (of both layers), and the model's own keys. Raises ConfigError as `ModelConfig.from_dict`.
     """
     parts = dict(parts)
     layer = {
         "repeat": 2,
+        "block": parts.pop("block", "sequential"),
         "mixer": parts.pop("mixer", {"kind": "attention", "heads": 4, "kv_heads": 2}),
         "ffn": parts.pop("ffn", {"kind": "swiglu", "hidden": 24}),
     }
