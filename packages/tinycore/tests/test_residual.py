@@ -145,8 +145,8 @@ def test_gate_is_half_open_per_channel_and_sublayer() -> None:
 
 def test_branches_are_scaled_by_a_number_of_each_sublayer() -> None:
     calls = added(testing.stack(residual={"kind": "scaled", "branches": True}))
-    assert len({float(module.scale) for module, *_ in calls}) == 2
-    assert all(close(after, x + float(module.scale) * y) for module, x, y, after in calls)
+    assert len({module.scale.item() for module, *_ in calls}) == 2
+    assert all(close(after, x + module.scale.item() * y) for module, x, y, after in calls)
 
 
 @pytest.mark.parametrize("kind", ["gated", "denseformer", "scaled"])
@@ -165,11 +165,10 @@ def test_these_models_are_not_fused(kind: str) -> None:
     assert not can_fuse(tinycore.build(testing.stack(residual={"kind": kind})).eval())
 
 
-def graphs_of_layers(config: tinycore.ModelConfig, train: bool = False) -> tuple[int, Tensor, Tensor]:
+def graphs_of_layers(config: tinycore.ModelConfig) -> tuple[int, Tensor, Tensor]:
     """Layers compiled one by one, as training does: how many graphs there are, and logits with and without compiling."""
-    model = awake(config, testing.probes.SINGLE).train(train)
+    model = awake(config, testing.probes.SINGLE)
     tokens = testing.single_rows(config, 2, 8).tokens
-    torch.manual_seed(0)
     plain = model(tokens, targets=tokens, return_logits=True).logits
     graphs: list[Any] = []
 
@@ -180,20 +179,17 @@ def graphs_of_layers(config: tinycore.ModelConfig, train: bool = False) -> tuple
     torch.compiler.reset()
     for layer in model.layers:
         layer.compile(dynamic=False, backend=backend)
-    torch.manual_seed(0)
     compiled = model(tokens, targets=tokens, return_logits=True).logits
     torch.compiler.reset()
     return len(graphs), compiled, plain
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [{"residual": {"kind": kind}, "depth": {"kind": "shared", "times": 6}} for kind in ("denseformer", "scaled")],
-)
-def test_one_compiled_graph_serves_every_call(parts: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["denseformer", "scaled"])
+def test_no_more_graphs_are_compiled_than_for_plain_residuals(kind: str) -> None:
     """A history in what a layer is given would be one graph for each of its lengths, and past 8 of them none."""
-    number, compiled, plain = graphs_of_layers(testing.stack(**parts))
-    assert number == 1
+    depth = {"kind": "shared", "times": 6}
+    number, compiled, plain = graphs_of_layers(testing.stack(depth=depth, residual={"kind": kind}))
+    assert 0 < number <= graphs_of_layers(testing.stack(depth=depth))[0]
     assert (compiled - plain).abs().max() < 1e-5
 
 
