@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from apps.common import strict_yaml
+
 Sessions = Callable[[Sequence[dict[str, Any]]], Any]
 STOP_AT_6 = {"rank": 0, "step": 6, "signal": 15}  # saved at step 5
 
@@ -239,3 +241,28 @@ def test_a_log_line_is_the_mean_since_the_one_before_and_a_stop_between_does_not
         assert tokens == before
         assert loss == pytest.approx(total / (tokens - (single[seen][0] if seen else 0)), rel=1e-5)
         seen = step
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_masks_of_dropout_go_on_where_they_were(
+    sessions: Sessions, tiny_recipe: Path, tmp_path: Path, world: int
+) -> None:
+    """Killed two steps after a checkpoint, the run draws again the masks that it would have drawn."""
+    plain, whole, parts = (tmp_path / "runs" / name for name in ("plain", "whole", "parts"))
+    start = ["--recipe", str(tiny_recipe), "--train.micro_batch", "2", "--out"]
+    dropout = ["--model.dropout.rate", "0.2", "--model.dropout.growth", "0.5"]
+    killed = {"rank": 0, "step": 7, "signal": 9}
+    results = sessions(
+        [
+            {"argv": [*start, str(plain)], "world": world},
+            {"argv": [*start, str(whole), *dropout], "world": world},
+            {"argv": [*start, str(parts), *dropout], "world": world, "hurt": killed},
+            {"argv": ["--resume", str(parts)], "world": world},
+        ]
+    )
+    assert [result.codes[0] for result in results] == [0, 0, -9, 0], [result.err for result in results]
+    final = Path("checkpoints") / "step_00000012" / "model.safetensors"
+    for name in ("metrics.jsonl", final):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+        assert (plain / name).read_bytes() != (whole / name).read_bytes(), name
+    assert strict_yaml.read(parts / "recipe.yaml")["model"]["dropout"] == {"rate": 0.2, "growth": 0.5}
