@@ -28,6 +28,10 @@ COUNTS = {
     "brandon-30m": 29_993_856,
     "brandon-110m-v1": 109_529_856,
     "brandon-110m-v2": 111_364_416,
+    "denseformer-10m": 10_705_476,
+    "gated-10m": 10_711_296,
+    "scaled-10m": 10_705_200,
+    "parallel-10m": 10_702_080,
 }
 
 
@@ -47,6 +51,15 @@ def test_counts_are_exact_and_the_model_has_them(name: str) -> None:
         model = tinycore.build(config)
     tensors = {id(tensor): tensor.numel() for tensor in model.parameters()}
     assert sum(tensors.values()) == tinycore.count(config).parameters == COUNTS[name]
+
+
+def test_brandons_averages_are_in_the_published_counts() -> None:
+    """10m-optimal has 10,706,776 parameters, 110m-v3 110,925,282; 4 registers a model are the rest."""
+    averages = override(("model.residual", "{kind: denseformer, table: rectangular}"))
+    assert tinycore.count(recipes.load("brandon-10m", averages).model).parameters == 10_706_776 - 4 * 256
+    shape = override(("model.vocab_size", "8192"), ("data.tokenizer.vocab_size", "8192"))
+    shape += override(("model.layers.0.ffn.hidden", "1536"))
+    assert tinycore.count(recipes.load("brandon-110m-v2", averages + shape).model).parameters == 110_925_282 - 4 * 576
 
 
 @pytest.mark.parametrize("name", recipes.names())
