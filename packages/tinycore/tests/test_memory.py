@@ -13,6 +13,7 @@ from torch.autograd.profiler import profile
 
 import tinycore
 from tinycore.objectives import next_token
+from tinycore.ops import attention
 
 ATTENTION = {"kind": "attention", "heads": 4, "kv_heads": 2}
 
@@ -117,8 +118,8 @@ def test_the_peak_is_what_the_allocator_hands_out(name: str, product_bytes: int,
     found = tinycore.count(SHAPES[name]).memory(rows, length, product_bytes, accumulated)
     assert found.gradients == before
     measured = before + fullest(model, rows, length, product_bytes)
-    # not counted: the room a library asks for in a product, and the masks of packed rows, once for all layers
-    assert found.gradients + found.activations + found.temporaries == pytest.approx(measured, rel=0.08)
+    # masks of packed rows are counted as if a document filled its row, a branch's gradient as if it were never the stream's
+    assert found.gradients + found.activations + found.temporaries == pytest.approx(measured, rel=0.04)
 
 
 def test_the_peak_moves_with_the_shape() -> None:
@@ -139,3 +140,22 @@ def test_memory_adds_up() -> None:
     assert memory.weights == memory.gradients == memory.optimizer // 2 == 4 * counts.parameters
     assert memory.total == 16 * counts.parameters + memory.activations + memory.temporaries
     assert counts.memory(6, 50).total > memory.total > counts.memory(3, 50, 2).total
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("length", [64, 130, 600])
+def test_masks_of_packed_rows_are_at_most_what_is_counted(length: int, window: int | None) -> None:
+    """Exactly that where a document fills the row behind its first token; less where there are more of them."""
+
+    def made(starts: Tensor) -> int:
+        query = torch.zeros(len(starts), 1, length, 2)
+        blocks = [block for _, blocks in attention._plan(query, starts) for block in blocks]
+        return sum(hidden.numel() * hidden.element_size() for _, _, hidden in blocks)
+
+    def visible(first: int) -> Tensor:
+        starts = torch.where(torch.arange(length) < first, 0, first)
+        return torch.maximum(starts, torch.arange(length) - (window or length) + 1)
+
+    counted = attention.mask_bytes(3, length, window)
+    assert made(torch.stack([visible(0)] * 3)) == counted
+    assert made(torch.stack([visible(length // 2)] * 3)) <= counted

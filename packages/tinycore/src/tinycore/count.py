@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from tinycore.model_config import ModelConfig
@@ -21,7 +21,8 @@ class Cost:
 
     parameters: tensor elements it owns; flops: forward matrix-product FLOPs per token by component name; state:
     elements per row that a stream of the counted length keeps. Memory of training, at the scope's precision:
-    saved: bytes per token kept from the forward to the backward pass; held: bytes kept so whatever the tokens;
+    saved: bytes per token kept from the forward to the backward pass; held: bytes kept so whatever the tokens; shared:
+    bytes of what exists in a pass once for all components that name it (tables, masks), for the scope's rows;
     transient: bytes that exist at one time while the component's own backward pass runs on the scope's rows;
     products: elements of weights that matrix products read (autocast keeps a copy of each).
     """
@@ -33,6 +34,7 @@ class Cost:
     held: int = 0
     transient: int = 0
     products: int = 0
+    shared: Mapping[Any, int] = field(default_factory=dict)
 
     def __add__(self, other: Cost) -> Cost:
         """Costs of two components: everything adds up, but of transients only the larger one exists at a time."""
@@ -44,6 +46,7 @@ class Cost:
             held=self.held + other.held,
             transient=max(self.transient, other.transient),
             products=self.products + other.products,
+            shared={**self.shared, **other.shared},
         )
 
     def called(self, times: int) -> Cost:
@@ -118,9 +121,12 @@ class Count:
         kept = int(cost.saved * tokens) + cost.held + scope.cast_bytes * cost.products
         head = max(head.workspace(scope, config.embed.tied, tokens) for head in config.heads.values())
         before = gradients if accumulated else 0
+        shared = sum(cost.shared.values())
+        # what the last norm kept is gone when the backward pass reaches the layers
+        last = int(config.norm.cost(scope, "final").saved * tokens)
         moments: dict[Literal["head", "backward", "step"], tuple[int, int, int]] = {
-            "head": (before, kept, head),
-            "backward": (before, kept, cost.transient),
+            "head": (before, kept, head + shared),
+            "backward": (before, kept, cost.transient + shared - last),
             "step": (gradients, 0, 0),
         }
         peak = max(moments, key=lambda moment: sum(moments[moment]))

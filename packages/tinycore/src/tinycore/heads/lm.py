@@ -52,13 +52,15 @@ class LanguageModelHead(nn.Module):
 
         def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
             """The last norm's output, the matrix as products take it, and the most of: two chunks on their way (logits and
-            probabilities of one, probabilities of the other; casts of both), one chunk beside its share of the matrix's
-            gradient (as the product gives it, and in float32 to be added), the scaled gradients."""
+            probabilities of one, probabilities of the other; casts of both), one chunk with its hidden states as products
+            take them beside its share of a gradient, the hidden states' or the matrix's (as the product gives it, and in
+            float32), the scaled gradients."""
             size, cast = scope.vocab_size * scope.dim, scope.cast_bytes
             chunk = self.chunk or chunk_of(scope.vocab_size, scope.device)
-            one = min(chunk, tokens) * scope.vocab_size
+            positions = min(chunk, tokens)
+            one, states = positions * scope.vocab_size, positions * scope.dim
             several = (3 * 4 + 2 * cast) * one if tokens > chunk else 0
-            forward = cast * size + max(several, (2 * 4 + cast) * one + (4 + cast) * size)
+            forward = cast * size + max(several, (2 * 4 + cast) * one + cast * states + (4 + cast) * max(states, size))
             return 4 * tokens * scope.dim + max(forward, 4 * size)
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:

@@ -12,7 +12,7 @@ The state holds rotated keys, values, positions and documents, so rows may be ra
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.mixers.rotary import rotary_tables, rotate
 from tinycore.norms.rms import RMSNorm
-from tinycore.ops.attention import block_bytes, causal_attention
+from tinycore.ops.attention import block_bytes, causal_attention, mask_bytes
 
 BLOCKED_FROM = 16  # tokens; shorter rows are not worth the calls
 
@@ -103,8 +103,16 @@ class Attention(nn.Module):
                     saved=self._saved(scope, queries, shared, length),
                     transient=self._transient(scope, queries, shared, length),
                     state=2 * shared * visible,
+                    shared=self._shared(scope, width, length),
                 )
             )
+
+        def _shared(self, scope: Scope, width: int, length: int) -> dict[tuple[Any, ...], int]:
+            """Bytes of what packed rows share among layers: the tables of RoPE and, on a CPU, the masks of blocks."""
+            found = {("rotary", width, self.theta): 4 * scope.rows * length * width}
+            if scope.device == "cpu" and length >= BLOCKED_FROM:
+                found["masks", self.window] = mask_bytes(scope.rows, length, self.window)
+            return found
 
         def _saved(self, scope: Scope, queries: int, shared: int, length: int) -> float:
             """Bytes per token: input, q, k, v, output; before their norm, q and k once more."""

@@ -41,6 +41,15 @@ def block_bytes(rows: int, heads: int, length: int, cast_bytes: int) -> int:
     return row * (2 * 4 * _most_rows(rows, row) + 4 + 2 * cast_bytes)
 
 
+def mask_bytes(rows: int, length: int, window: int | None = None) -> int:
+    """Bytes of the masks of packed rows, which all layers of a pass share: at most, where a document fills its row."""
+    queries, total = _queries(length), 0
+    for first in range(0, length, queries):
+        size = min(queries, length - first)
+        total += size * min(first + size, size + (window or length) - 1)
+    return 4 * rows * total
+
+
 class _BlockAttention(torch.autograd.Function):
     """What eager mode calls."""
 
