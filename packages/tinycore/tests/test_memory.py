@@ -27,6 +27,10 @@ def layers(**mixer: Any) -> list[dict[str, Any]]:
     return [{"repeat": 3, "mixer": {**ATTENTION, **mixer}, "ffn": {"kind": "swiglu", "hidden": 192}}]
 
 
+def feed_forward(**ffn: Any) -> list[dict[str, Any]]:
+    return [{"repeat": 3, "mixer": ATTENTION, "ffn": {"hidden": 192, **ffn}}]
+
+
 SHAPES = {
     "plain": config(),
     "shared": config(depth={"kind": "shared", "times": 2}),
@@ -35,6 +39,11 @@ SHAPES = {
     "untied, large vocabulary": config(vocab_size=4096, embed={"tied": False}),
     "small chunks: the peak is in a layer": config(vocab_size=300, heads={"lm": {"chunk": 64}}),
     "no gains": config(norm={"affine": False}),
+    "relu2": config(layers=feed_forward(kind="relu2")),
+    "relu2, gated": config(layers=feed_forward(kind="relu2", gated=True)),
+    "relu2, as BitNet": config(layers=feed_forward(kind="relu2", gated=True, sub_norm=True)),
+    "moe": config(layers=feed_forward(kind="moe", experts=4)),
+    "moe, one active": config(layers=feed_forward(kind="moe", experts=3, active=1)),
 }
 PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "bf16"])
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)

@@ -43,6 +43,8 @@ FAMILIES: dict[str, type[Family]] = {
     "heads": HeadConfig,
 }
 
+PLAIN_FFN: Settings = {"kind": "swiglu", "hidden": 24}
+
 # family -> kind -> name of the example -> settings; the stack is 16 wide, two layers, 32 tokens in the vocabulary
 EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     "linear": {"dense": {"plain": {}, "bias": {"bias": True}}},
@@ -53,21 +55,29 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
         }
     },
-    "ffn": {"swiglu": {"plain": {"hidden": 24}}},
+    "ffn": {
+        "swiglu": {"plain": {"hidden": 24}},
+        "relu2": {"plain": {"hidden": 24}, "gated": {"hidden": 24, "gated": True, "sub_norm": True}},
+        "moe": {"two of four": {"experts": 4, "hidden": 12}, "one of three": {"experts": 3, "active": 1, "hidden": 12}},
+    },
     "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
     "depth": {"plain": {"plain": {}}, "shared": {"twice": {"times": 2}, "thrice": {"times": 3}}},
     "embed": {"table": {"tied": {}, "untied": {"tied": False, "scale": 4.0}}},
     "heads": {"lm": {"chunks": {"chunk": 7}}},
 }
 
-# family -> kind -> (settings of the add-on, settings of what it must equal)
-IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, Settings], ...]]] = {
+# family -> kind -> (settings of the add-on, settings of what it must equal[, where the add-on keeps the weights of the
+# latter under other names: {part of a name: what stands there instead}])
+IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
     "linear": {"dense": (({"bias": True}, {}),)},
     "mixer": {
         "attention": (
             ({"heads": 4, "window": 20}, {"heads": 4}),
             ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
         )
+    },
+    "ffn": {
+        "moe": (({"experts": 1, "active": 1, "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.experts.0."}),),
     },
     "norm": {"pre": (({"affine": True}, {"affine": False}),)},
     "depth": {"shared": (({"times": 1}, {"kind": "plain"}),)},
@@ -101,7 +111,7 @@ def stack(**parts: Settings) -> ModelConfig:
     layer = {
         "repeat": 2,
         "mixer": parts.pop("mixer", {"kind": "attention", "heads": 4, "kv_heads": 2}),
-        "ffn": parts.pop("ffn", {"kind": "swiglu", "hidden": 24}),
+        "ffn": parts.pop("ffn", PLAIN_FFN),
     }
     head = dict(parts.pop("heads", {"kind": "lm"}))
     heads = {"lm": {}, head.pop("kind"): head}
@@ -133,16 +143,16 @@ def without_example() -> list[str]:
     return lacking
 
 
-def identities() -> list[tuple[str, ModelConfig, ModelConfig]]:
-    """(name, config of the add-on, config of what it must equal) for every declared identity."""
+def identities() -> list[tuple[str, ModelConfig, ModelConfig, Settings]]:
+    """(name, config of the add-on, config of what it must equal, weights renamed) for every declared identity."""
     found = []
     for family, kinds in IDENTITIES.items():
         tag = FAMILIES[family].tag
         for kind, pairs in kinds.items():
-            for setting, plain in pairs:
+            for setting, plain, *renamed in pairs:
                 names = ", ".join(f"{key} {value}" for key, value in setting.items())
                 added, reference = (stack(**{family: {tag: kind, **part}}) for part in (setting, plain))
-                found.append((f"{family} {kind} ({names})", added, reference))
+                found.append((f"{family} {kind} ({names})", added, reference, renamed[0] if renamed else {}))
     return found
 
 
