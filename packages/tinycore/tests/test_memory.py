@@ -43,6 +43,8 @@ SHAPES = {
     "relu2, gated": config(layers=feed_forward(kind="relu2", gated=True)),
     "relu2, as BitNet": config(layers=feed_forward(kind="relu2", gated=True, sub_norm=True)),
     "moe": config(layers=feed_forward(kind="moe", experts=4)),
+    "experts, soft": config(layers=feed_forward(kind="experts", hidden=96)),
+    "experts, top1": config(layers=feed_forward(kind="experts", mode="top1", hidden=96)),
     "moe, one active": config(layers=feed_forward(kind="moe", experts=3, active=1)),
 }
 PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "bf16"])

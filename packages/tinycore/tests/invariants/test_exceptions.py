@@ -7,6 +7,19 @@ from tinycore.testing.members import FAMILIES
 from tinycore.testing.table import exceptions, table
 
 EXCEPTIONS = {
+    ("ffn", "experts", "float32", "top1 is a hard decision that rounding flips; soft holds it, in test_experts"),
+    (
+        "ffn",
+        "experts",
+        "flops",
+        "top1 routes by the values of tokens, of which the meta device has none; both are counted in test_experts",
+    ),
+    (
+        "ffn",
+        "experts",
+        "compiled",
+        "top1: the number of an expert's tokens depends on the data; soft holds it, in test_experts",
+    ),
     ("ffn", "moe", "float32", "top-k is a hard decision: rounding flips it where two experts are nearly equal"),
     (
         "ffn",

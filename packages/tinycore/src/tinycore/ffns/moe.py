@@ -28,6 +28,7 @@ from tinycore.ffns.balance import balance
 from tinycore.ffns.dispatch import dispatch
 from tinycore.ffns.swiglu import SwiGLU
 from tinycore.linears.dense import Dense
+from tinycore.ops.precision import without_autocast
 
 
 class MixtureOfExperts(nn.Module):
@@ -84,7 +85,7 @@ class MixtureOfExperts(nn.Module):
         self, x: Tensor, carry: Carry, ctx: Context, state: LocalState | None
     ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
         tokens = x.flatten(0, 1)  # (N, D)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             wide = torch.promote_types(x.dtype, torch.float32)
             probabilities = F.softmax(F.linear(tokens.to(wide), self.router.weight), -1)
         weights, chosen = probabilities.topk(self.active, -1)

@@ -58,6 +58,10 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     "ffn": {
         "swiglu": {"plain": {"hidden": 24}},
         "relu2": {"plain": {"hidden": 24}, "gated": {"hidden": 24, "gated": True, "sub_norm": True}},
+        "experts": {
+            "soft": {"hidden": 12, "router_hidden": 5},
+            "top1": {"names": ["language", "logic", "world"], "mode": "top1", "hidden": 12},
+        },
         "moe": {"two of four": {"experts": 4, "hidden": 12}, "one of three": {"experts": 3, "active": 1, "hidden": 12}},
     },
     "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
@@ -77,6 +81,10 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
         )
     },
     "ffn": {
+        "experts": tuple(
+            ({"names": ["all"], "mode": mode, "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.experts.0."})
+            for mode in ("soft", "top1")
+        ),
         "moe": (({"experts": 1, "active": 1, "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.experts.0."}),),
     },
     "norm": {"pre": (({"affine": True}, {"affine": False}),)},
