@@ -42,6 +42,8 @@ SHAPES = {
     "relu2": config(layers=feed_forward(kind="relu2")),
     "relu2, gated": config(layers=feed_forward(kind="relu2", gated=True)),
     "relu2, as BitNet": config(layers=feed_forward(kind="relu2", gated=True, sub_norm=True)),
+    "cms, chain": config(layers=feed_forward(kind="cms", hidden=96)),
+    "cms, branches": config(layers=feed_forward(kind="cms", mode="branches", periods=[1, 8])),
     "moe": config(layers=feed_forward(kind="moe", experts=4)),
     "experts, soft": config(layers=feed_forward(kind="experts", hidden=96)),
     "experts, top1": config(layers=feed_forward(kind="experts", mode="top1", hidden=96)),

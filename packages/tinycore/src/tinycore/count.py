@@ -23,7 +23,8 @@ class Cost:
     elements per row that a stream of the counted length keeps. Memory of training, at the scope's precision:
     saved: bytes per token kept from the forward to the backward pass; held: bytes kept so whatever the tokens;
     transient: bytes that exist at one time while the component's own backward pass runs on the scope's rows;
-    products: elements of weights that matrix products read (autocast keeps a copy of each).
+    products: elements of weights that matrix products read (autocast keeps a copy of each);
+    delayed: parameters of which the optimizer keeps a sum of gradients, to update them once in several steps.
     """
 
     parameters: int = 0
@@ -33,6 +34,7 @@ class Cost:
     held: int = 0
     transient: int = 0
     products: int = 0
+    delayed: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Costs of two components: everything adds up, but of transients only the larger one exists at a time."""
@@ -44,6 +46,7 @@ class Cost:
             held=self.held + other.held,
             transient=max(self.transient, other.transient),
             products=self.products + other.products,
+            delayed=self.delayed + other.delayed,
         )
 
     def called(self, times: int) -> Cost:
@@ -60,10 +63,10 @@ def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
 class Memory:
     """Predicted bytes of tensors at the fullest moment of training, by kind, and when that is.
 
-    Weights, gradients and AdamW's two moments are float32. `activations` is what the forward pass keeps for the
-    backward pass, `temporaries` what exists beside it at that moment. `peak`: "head" (while the loss is computed),
-    "backward" (in a layer) or "step" (of the optimizer). Gradients do not exist before the first backward pass of a
-    step: a peak before it has none.
+    Weights, gradients and AdamW's two moments are float32, as are sums of gradients for updates once in several steps.
+    `activations` is what the forward pass keeps for the backward pass, `temporaries` what exists beside it at that
+    moment. `peak`: "head" (while the loss is computed), "backward" (in a layer) or "step" (of the optimizer). Gradients
+    do not exist before the first backward pass of a step: a peak before it has none.
     """
 
     weights: int
@@ -125,7 +128,8 @@ class Count:
         }
         peak = max(moments, key=lambda moment: sum(moments[moment]))
         there, activations, temporaries = moments[peak]
-        return Memory(4 * self.parameters, there, 8 * self.parameters, activations, temporaries, peak)
+        optimizer = 8 * self.parameters + 4 * cost.delayed
+        return Memory(4 * self.parameters, there, optimizer, activations, temporaries, peak)
 
 
 def count(config: ModelConfig) -> Count:

@@ -58,6 +58,10 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     "ffn": {
         "swiglu": {"plain": {"hidden": 24}},
         "relu2": {"plain": {"hidden": 24}, "gated": {"hidden": 24, "gated": True, "sub_norm": True}},
+        "cms": {
+            "chain": {"periods": [1, 2, 3], "hidden": 12},
+            "branches": {"mode": "branches", "periods": [1, 8], "hidden": 12, "gate_bias": -2.0},
+        },
         "experts": {
             "soft": {"hidden": 12, "router_hidden": 5},
             "top1": {"names": ["language", "logic", "world"], "mode": "top1", "hidden": 12},
@@ -81,6 +85,7 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
         )
     },
     "ffn": {
+        "cms": (({"periods": [4], "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.levels.0.mlp."}),),
         "experts": tuple(
             ({"names": ["all"], "mode": mode, "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.experts.0."})
             for mode in ("soft", "top1")
