@@ -44,7 +44,7 @@ def test_a_chain_equals_the_formula() -> None:
             expected = by_hand(module.levels[0], x[row, t])
             for level in module.levels[1:]:
                 scale = (expected.square().sum() / 16 + 1e-5).sqrt()
-                expected = by_hand(level, expected / scale * level.norm.weight)
+                expected = expected + by_hand(level, expected / scale * level.norm.weight)
             assert (y[row, t] - expected).abs().max() < 1e-12
 
 

@@ -1,6 +1,6 @@
 """Continuum memory system (Nested Learning, arXiv 2512.24695): feed-forwards that learn at different speeds.
 
-    chain:     y = MLP_k(norm(MLP_{k-1}(... norm(MLP_1(x)))))       (equations 70-74)
+    chain:     y_1 = MLP_1(x),  y_l = y_{l-1} + MLP_l(norm(y_{l-1})),  y = y_k       (equations 70-74)
     branches:  y = s MLP_1(x) + (1 - s) MLP_2(x),  s = sigmoid(w . x + b)
 
 x (B, T, D), every MLP a SwiGLU of `hidden` channels, s a number per token. Level l is updated once every `periods[l]`
@@ -8,9 +8,11 @@ optimizer steps, with the mean of the gradients of these steps (`optim.periodic`
 memory, one with period 64 the slow one. The periods are honoured while training; nothing changes at inference, and with
 one level this is the plain feed-forward. Per token, hence causal.
 
-The paper leaves normalisations out of its formula; between two levels we put an RMSNorm, which belongs to the later one,
-because a SwiGLU of small inputs is quadratic in them and a bare chain vanishes. `branches` is the seed's form: its slow
-branch was frozen rather than slow, and its gate began at b = -2, which favours the slow branch.
+The paper writes the chain as MLP_k(... MLP_1(x)), normalisation left out. Bare, it vanishes, since a SwiGLU of small
+inputs is quadratic in them; with an RMSNorm between levels it trains, and with a residual around each later level far
+better (demo recipe, three levels of 128 channels, 120 steps: 2.63 and 2.25 bits per byte), so ours has both. A norm
+belongs to the level it feeds. `branches` is the seed's form: its slow branch was frozen rather than slow, and its gate
+began at b = -2, which favours the slow branch.
 """
 
 from __future__ import annotations
@@ -102,9 +104,10 @@ class ContinuumMemory(nn.Module):
     ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
         levels: Any = self.levels
         if self.gate is None:
-            y = x
-            for level in levels:
-                y = level(y)
+            first, *later = levels
+            y = first(x)
+            for level in later:
+                y = y + level(y)
         else:
             fast, slow = (level(x) for level in levels)
             y = slow + self.gate(x).sigmoid() * (fast - slow)
