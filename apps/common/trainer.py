@@ -96,7 +96,7 @@ class Trainer:
             rank=world.index,
             world=world.size,
         )
-        self.loader = load(train, seed=self.settings.seed)
+        self.loader = load(train, seed=self.settings.seed, labels=recipe.expert_labels())
         if progress.data:
             self.loader.load_state_dict(progress.data)
         rows = self.settings.validate_rows

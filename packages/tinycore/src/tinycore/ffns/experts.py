@@ -16,10 +16,10 @@ takes an expert away for an evaluation: what a model cannot do without it is wha
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,9 @@ from tinycore.ffns.moe import routed_cost
 from tinycore.ffns.swiglu import SwiGLU
 from tinycore.linears.dense import Dense
 from tinycore.ops.precision import without_autocast
+
+if TYPE_CHECKING:
+    from tinycore.model_config import LayerConfig
 
 UNKNOWN = -1  # route of a token nothing is known about
 
@@ -165,6 +168,18 @@ class CognitiveExperts(nn.Module):
             aux[LOSS + "routing"] = (self.supervision * surprise, known.sum())
         aux["experts/agreement"] = ((chosen[:, 0] == routes).sum(), known.sum())
         return aux
+
+
+def expert_names(layers: Iterable[LayerConfig]) -> tuple[str, ...]:
+    """What an index of `routes` means in a model of these layers; () where none has experts.
+
+    Raises ConfigError where layers have different experts, so that an index would mean different things.
+    """
+    found = {layer.ffn.names for layer in layers if isinstance(layer.ffn, CognitiveExperts.Config)}
+    if len(found) > 1:
+        lists = " and ".join(", ".join(names) for names in sorted(found))
+        raise ConfigError(f"model.layers: experts differ between layers ({lists}); labels need the same in all")
+    return found.pop() if found else ()
 
 
 @contextmanager
