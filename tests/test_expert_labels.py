@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from apps.common import recipes, strict_yaml
+from apps.common import overrides, recipes, strict_yaml
+from apps.common.console import Console
+from apps.common.data import prepare
+from apps.common.errors import BadRequest
 from tinycore import ConfigError
 
 Sessions = Callable[[Sequence[dict[str, Any]]], Any]
@@ -78,6 +81,22 @@ def test_names_that_are_none_are_one_line(sessions: Sessions, recipe: Path, tmp_
         (said,) = [line for line in result.err.splitlines() if line.startswith("error: ")]
         assert "data.experts: unknown" in said
         assert line in said
+
+
+def test_data_of_an_earlier_version_is_refused_in_one_line(recipe: Path, tmp_path: Path) -> None:
+    chosen = recipes.load(recipe, [overrides.read("data.cache", str(tmp_path / "data"))])
+    prepared = prepare(chosen, Console(json=True))
+    for split in ("train", "validation"):
+        file = prepared.directory / split / "manifest.json"
+        manifest = json.loads(file.read_text())
+        del manifest["source_runs"]
+        file.write_text(json.dumps(manifest))
+    with pytest.raises(BadRequest, match=f"{prepared.directory}: prepared by an earlier version.*remove it"):
+        prepare(chosen, Console(json=True))
+    unlabelled = recipes.load(
+        recipe, [overrides.read("data.cache", str(tmp_path / "data")), overrides.read("data.experts", "{}")]
+    )
+    assert prepare(unlabelled, Console(json=True)).key == prepared.key
 
 
 def test_a_recipe_that_contradicts_itself_is_refused(recipe: Path) -> None:

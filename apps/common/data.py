@@ -226,6 +226,11 @@ def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepar
     }
     if not {"train", "validation"} <= shards.keys():
         raise BadRequest(f"{directory}: not the data this program prepares; remove it and start again")
+    if recipe.data.experts and "source_runs" not in shards["train"].manifest:
+        raise BadRequest(
+            f"{directory}: prepared by an earlier version, without the order of its sources, which data.experts needs; "
+            "remove it and start again"
+        )
     return Prepared(tokenizer, shards["train"], shards["validation"], shards.get("test"), manifest, key, directory)
 
 
