@@ -93,6 +93,17 @@ def test_every_picture_of_the_report_is_there_and_no_other(tmp_path: Path) -> No
         assert width > height > 300
 
 
+def test_losses_and_experts_are_drawn_where_there_are_any(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "mine", MANIFEST)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    parts = {"loss/lm": 2.0, "loss/balance": 0.01, "experts/usage/logic": 0.4, "experts/usage/language": 0.6}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row | parts) + "\n" for row in rows))
+    text = report.write(run).read_text()
+    for name in ("losses.png", "experts.png"):
+        assert f"({name})" in text
+        assert png_size(run / name)[0] > 300
+
+
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "a" / "mine", MANIFEST), make_run(tmp_path / "b" / "mine", MANIFEST)
     report.write(first)

@@ -266,3 +266,43 @@ def test_masks_of_dropout_go_on_where_they_were(
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
         assert (plain / name).read_bytes() != (whole / name).read_bytes(), name
     assert strict_yaml.read(parts / "recipe.yaml")["model"]["dropout"] == {"rate": 0.2, "growth": 0.5}
+
+
+FEED_FORWARDS = {
+    "cms": "{kind: cms, hidden: 16, periods: [1, 3, 7]}",
+    "moe": "{kind: moe, hidden: 16, experts: 4}",
+}
+
+
+@pytest.mark.parametrize("kind", FEED_FORWARDS)
+def test_resuming_is_exact_with_state_of_other_kinds(
+    sessions: Sessions, tiny_recipe: Path, tmp_path: Path, kind: str
+) -> None:
+    """Stopped inside the windows of slow levels, and between log lines of statistics: weights and logs are the same."""
+    start = [
+        "--recipe",
+        str(tiny_recipe),
+        "--model.layers.0.ffn",
+        FEED_FORWARDS[kind],
+        "--train.log_every",
+        "3",
+        "--out",
+    ]
+    whole, parts = (tmp_path / "runs" / name for name in ("whole", "parts"))
+    results = sessions(
+        [
+            {"argv": [*start, str(whole)]},
+            {"argv": [*start, str(parts)], "hurt": STOP_AT_6},
+            {"argv": ["--resume", str(parts)]},
+        ]
+    )
+    assert [result.codes for result in results] == [[0], [3], [0]], [result.err for result in results]
+    assert (parts / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    last = "checkpoints/step_00000012"
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (parts / last / name).read_bytes() == (whole / last / name).read_bytes()
+    saved = json.loads((parts / "checkpoints" / "step_00000008" / "trainer.json").read_text())["optimizer"]
+    waited = {int(value) for name, value in saved.items() if name.endswith("/waited")}
+    assert waited == ({1, 2} if kind == "cms" else set())
+    row = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
+    assert ("experts/usage/3" in row) == (kind == "moe")

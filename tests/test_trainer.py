@@ -172,9 +172,16 @@ def test_the_learning_rate_is_a_function_of_the_step(make: Make, recipe: recipes
     assert rates == pytest.approx([peak / 3, peak * 2 / 3, *[peak] * 7, 0.0])
 
 
-def test_validation_equals_a_loop_over_the_pieces(make: Make, recipe: recipes.Recipe, prepared: Prepared) -> None:
-    """Loss and accuracy == each piece of a document alone, by hand; targets and bytes are those of the documents."""
-    trainer, model = make(steps=1, validate_rows=10_000)
+@pytest.mark.parametrize("ffn", [{"kind": "swiglu"}, {"kind": "experts", "balance": 3.0}], ids=["plain", "two losses"])
+def test_validation_equals_a_loop_over_the_pieces(
+    make: Make, recipe: recipes.Recipe, prepared: Prepared, ffn: dict[str, Any]
+) -> None:
+    """Loss and accuracy == each piece of a document alone, by hand; targets and bytes are those of the documents.
+
+    With several losses as well: the score is of the next token and nothing else.
+    """
+    recipe = with_ffn(recipe, hidden=16, **ffn)
+    trainer, model = make(recipe=recipe, steps=1, validate_rows=10_000)
     trainer.run(StopRequest())
     row = metrics(trainer)[-1]
     shards, tokenizer = prepared.validation, prepared.tokenizer
@@ -249,3 +256,57 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(make: Make) ->
     assert trainer.run_directory is not None
     assert [path.name for path in trainer.run_directory.checkpoints.iterdir()] == ["step_00000004"]
     assert json.loads((trainer.run_directory.checkpoints / "step_00000004" / "trainer.json").read_text())["step"] == 4
+
+
+def with_ffn(recipe: recipes.Recipe, **ffn: Any) -> recipes.Recipe:
+    """The recipe with another feed-forward in every layer."""
+    plain = recipes.to_dict(recipe)
+    plain["model"]["layers"][0]["ffn"] = ffn
+    return recipes.from_dict(plain)
+
+
+def test_losses_and_statistics_are_logged_under_their_names(
+    make: Make, recipe: recipes.Recipe, prepared: Prepared
+) -> None:
+    """A mixture of experts: each loss by itself, the usage of its experts, and a validation that knows only the tokens."""
+    chosen = with_ffn(recipe, kind="moe", experts=3, active=1, hidden=16, balance=0.5)
+    torch.manual_seed(0)
+    model = tinycore.build(chosen.model)
+    batch = window_of(prepared, chosen)
+    out = model(torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets), torch.from_numpy(batch.documents))
+    expected = {name: float(total / count) for name, (total, count) in {**out.losses, **out.stats}.items()}
+    trainer, _ = make(recipe=chosen, model=model, steps=1, micro_batch=8, schedule=lambda step: 0.0)
+    trainer.run(StopRequest())
+    row, scores = metrics(trainer)
+    usage = [f"experts/usage/{name}" for name in (0, 1, 2, "largest")]
+    extra = ["experts/entropy", *usage, "loss/balance", "loss/lm"]
+    assert list(row) == ["step", "tokens", "loss", "learning_rate", "grad_norm", "accuracy", *extra]
+    for name in extra:
+        assert row[name] == pytest.approx(expected[name.removeprefix("loss/")], rel=1e-6), name
+    assert row["accuracy"] == pytest.approx(expected["correct"])
+    assert row["loss"] == pytest.approx(row["loss/lm"] + row["loss/balance"])
+    assert sum(row[name] for name in usage[:3]) == pytest.approx(1)
+    # the weights did not move: what the rows of this step score is their next-token loss alone
+    assert scores["train_loss"] == pytest.approx(row["loss/lm"], rel=1e-5)
+    assert scores["train_loss"] < row["loss"] - 0.4
+
+
+def test_means_are_over_everything_since_the_last_line(make: Make, recipe: recipes.Recipe) -> None:
+    """A line every third step is the mean of the lines of each, weighted by what they counted; windows may be cut."""
+    chosen = with_ffn(recipe, kind="experts", hidden=16)
+    rows = []
+    for settings in ({"log_every": 1, "micro_batch": 8}, {"log_every": 3, "micro_batch": 8}):
+        torch.manual_seed(0)
+        model = tinycore.build(chosen.model)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.0)
+        trainer, _ = make(recipe=chosen, model=model, optimizer=sgd, steps=3, **settings)
+        trainer.run(StopRequest())
+        rows.append([row for row in metrics(trainer) if "loss" in row])
+        assert trainer.run_directory is not None
+        trainer.run_directory.write_status("done", 3, [])
+    each, (whole,) = rows
+    weights = [after["tokens"] - before for after, before in zip(each, [0, *(r["tokens"] for r in each)], strict=False)]
+    mean = sum(row["loss/lm"] * weight for row, weight in zip(each, weights, strict=True)) / sum(weights)
+    assert whole["loss/lm"] == pytest.approx(mean, rel=1e-6)
+    usage = [row["experts/usage/logic"] for row in each]
+    assert min(usage) <= whole["experts/usage/logic"] <= max(usage)

@@ -43,7 +43,7 @@ class Progress:
 
     tokens: targets learned from so far. data: the loader's position. best: {"step", "val_bpb"} of the best checkpoint,
     latest: the values of the last validation (both None before one). recent: for each process, what it has summed up
-    since the last log line (see Trainer).
+    since the last log line (see Tally).
     """
 
     step: int
@@ -56,7 +56,7 @@ class Progress:
     dataset: dict[str, str]
     tokenizer: str
     lineage: list[dict[str, Any]]
-    recent: list[list[float]] = field(default_factory=list)
+    recent: list[Any] = field(default_factory=list)
 
 
 def directory_of(step: int) -> str:
@@ -219,7 +219,10 @@ def load_optimizer(path: Path, scalars: dict[str, Any], model: Decoder, optimize
     current = optimizer.state_dict()
     moved = [order[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     current["state"] = {index: state[name] for index, name in enumerate(moved) if name in state}
-    optimizer.load_state_dict(current)
+    try:
+        optimizer.load_state_dict(current)
+    except ValueError as error:
+        raise RunError(f"{file}: {' '.join(str(error).split())}") from None
 
 
 def _named(model: Decoder, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -33,7 +33,7 @@ from apps.common.recipe import (
     TrainedTokenizer,
 )
 from apps.common.spool import SPLITS, Spool, combined_hash
-from tinycore.config import ConfigError, dump
+from tinycore.config import ConfigError, dump, unknown
 from tinydata import Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
 from tinydata.sources import EmbeddedCorpus, Files, Hub
 
@@ -216,6 +216,9 @@ def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepar
             f"model.vocab_size: {recipe.model.vocab_size} has no row for every one of the tokenizer's "
             f"{tokenizer.vocab_size} tokens; leave it null to follow the tokenizer"
         )
+    for source in recipe.expert_labels() or ():
+        if source not in manifest.get("parts", {}):
+            raise unknown("data.experts", "source", source, manifest.get("parts", {}))
     shards = {
         split: ShardSet.open(directory / split, tokenizer_hash=tokenizer.hash)
         for split in SPLITS
@@ -223,6 +226,11 @@ def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepar
     }
     if not {"train", "validation"} <= shards.keys():
         raise BadRequest(f"{directory}: not the data this program prepares; remove it and start again")
+    if recipe.data.experts and "source_runs" not in shards["train"].manifest:
+        raise BadRequest(
+            f"{directory}: prepared by an earlier version, without the order of its sources, which data.experts needs; "
+            "remove it and start again"
+        )
     return Prepared(tokenizer, shards["train"], shards["validation"], shards.get("test"), manifest, key, directory)
 
 

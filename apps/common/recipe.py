@@ -10,7 +10,8 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from tinycore import ModelConfig
-from tinycore.config import ConfigError, Family
+from tinycore.config import ConfigError, Family, unknown
+from tinycore.ffns.experts import expert_names
 
 MICRO_BATCH_TOKENS = 16_384  # what one forward holds when micro_batch is left to us
 
@@ -123,11 +124,19 @@ class DataConfig:
     sequence_length: int = _described("tokens a row", 256)
     validation: float = _described("share of the documents, chosen by hash of the text", 0.01)
     test: float = _described("share of the documents, never trained on nor looked at in training", 0.01)
+    experts: dict[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={"help": "names of sources whose tokens a cognitive expert of the model is told to be for, by expert"},
+    )
     cache: str = _described("folder of prepared data, one subfolder for each content", "data")
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigError("sources: needs at least one source")
+        told = [source for sources in self.experts.values() for source in sources]
+        twice = next((source for source in told if told.count(source) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"experts: source '{twice}' is given to an expert twice")
         if self.sequence_length < 2:
             raise ConfigError(f"sequence_length: {self.sequence_length} leaves no token to predict; use at least 2")
         _share(self, "validation", "test")
@@ -277,6 +286,17 @@ class Recipe:
                 f"model.vocab_size: {self.model.vocab_size} has no row for every one of the tokenizer's "
                 f"{tokenizer.vocab_size} tokens; leave it null to follow data.tokenizer.vocab_size"
             )
+
+        known = expert_names(self.model.flat_layers()) if self.data.experts else ()
+        for name in self.data.experts:
+            if name not in known:
+                raise unknown("data.experts", "expert of the model", name, known)
+
+    def expert_labels(self) -> dict[str, int] | None:
+        """The number of the expert that each source's tokens are told to belong to; None where nothing is told."""
+        names = expert_names(self.model.flat_layers()) if self.data.experts else ()
+        labels = {source: names.index(name) for name, sources in self.data.experts.items() for source in sources}
+        return labels or None
 
     def micro_batch(self, processes: int = 1) -> int:
         """Sequences per forward on each of `processes` processes.

@@ -14,8 +14,10 @@ from apps.common import files, plots, run_record
 from apps.common.console import duration, size
 from apps.common.plots import TRAIN, VALIDATION, Curve, Style
 from apps.common.run_record import RunRecord
+from tinycore.families import LOSS
 
 HASH_DIGITS = 16
+USAGE = "experts/usage/"
 
 
 def write(run: Path) -> Path:
@@ -50,6 +52,14 @@ def draw(record: RunRecord) -> list[tuple[str, str]]:
     if _any(accuracy):
         plots.draw(record.path / "accuracy.png", accuracy, "Next-token accuracy", percent=True)
         drawn.append(("accuracy.png", "share of tokens that the model ranks first"))
+    parts = [_curve(record, name.removeprefix(LOSS), name, color, "smooth") for name, color in _colored(record, LOSS)]
+    if _any(parts):
+        plots.draw(record.path / "losses.png", parts, "Losses by name", logarithmic=True)
+        drawn.append(("losses.png", "the losses whose sum is trained, each with its weight"))
+    usage = [_curve(record, name.removeprefix(USAGE), name, color, "line") for name, color in _colored(record, USAGE)]
+    if _any(usage):
+        plots.draw(record.path / "experts.png", usage, "Use of the experts", percent=True)
+        drawn.append(("experts.png", "share of the tokens that each expert computes, mean over the layers"))
     rate = _curve(record, "", "learning_rate", TRAIN, "line")
     norm = _curve(record, "", "grad_norm", TRAIN, "smooth")
     if _any([rate, norm]):
@@ -206,6 +216,12 @@ def _event(event: dict[str, Any]) -> str:
 def _curve(record: RunRecord, name: str, metric: str, color: str, style: Style = "points") -> Curve:
     tokens, values = record.series(metric)
     return Curve(name, tokens, values, color, style)
+
+
+def _colored(record: RunRecord, prefix: str) -> list[tuple[str, str]]:
+    """The metrics whose name begins with `prefix`, in order, each with a colour of its own while there are any left."""
+    names = sorted({name for row in record.metrics for name in row if name.startswith(prefix)})
+    return [(name, plots.RUNS[index % len(plots.RUNS)]) for index, name in enumerate(names)]
 
 
 def _any(curves: Iterable[Curve]) -> bool:

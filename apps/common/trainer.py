@@ -40,8 +40,10 @@ from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
 from apps.common.samples import Sampler
 from apps.common.signals import StopRequest
+from apps.common.tally import Tally
 from apps.common.validation import Validator, to_device
 from tinycore import Decoder
+from tinycore.families import LOSS, Aux, add_aux
 
 VALIDATION_ORDER = 0  # seed of the order that validation rows are drawn in, whatever the run's own seed
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Iterator[tuple[dict[str, tuple[Tensor, Tensor]], bool]]]
@@ -94,7 +96,7 @@ class Trainer:
             rank=world.index,
             world=world.size,
         )
-        self.loader = load(train, seed=self.settings.seed)
+        self.loader = load(train, seed=self.settings.seed, labels=recipe.expert_labels())
         if progress.data:
             self.loader.load_state_dict(progress.data)
         rows = self.settings.validate_rows
@@ -105,22 +107,14 @@ class Trainer:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.forward = self._prepared(model)
-        self.stats: list[tuple[Tensor, Tensor]] = []
-        # since the last log line: this process's share of the loss times the step's targets, the step's targets, targets
-        # ranked first, targets ranked. A log line is the mean over every target since the one before.
-        precise = torch.float32 if world.device.type == "mps" else torch.float64
-        self.recent = torch.tensor(self._recent_of(progress.recent), dtype=precise).to(world.device)
+        # of this step: statistics of the model's forward passes, and the objective's losses where it has several
+        self.stats: Aux = {}
+        self.tally = Tally(world, progress.recent)
         self.forward.register_forward_hook(self._remember)
         # the first step whose gradient was not finite; kept on the device, so that no step waits to look at it
         self.broken = torch.full((), self.settings.steps, dtype=torch.int64, device=world.device)
         self.clock = Clock(world, tinycore.count(recipe.model).flops_per_token(length))
         self.clock.start(progress.tokens, elapsed)
-
-    def _recent_of(self, saved: list[list[float]]) -> list[float]:
-        """This process's sums from those of all; with another number of processes the main one takes them together."""
-        if len(saved) == self.world.size:
-            return saved[self.world.index]
-        return [sum(column) for column in zip(*saved, strict=True)] if saved and self.world.index == 0 else [0.0] * 4
 
     def _prepared(self, model: Decoder) -> nn.Module:
         """The module that training calls: autocast by Accelerate, layers compiled on request, not wrapped for gradients.
@@ -133,9 +127,12 @@ class Trainer:
         return self.world.accelerator.prepare_model(model, evaluation_mode=True)
 
     def _remember(self, module: nn.Module, given: Any, out: tinycore.Output) -> None:
-        """Keep how many targets a forward pass of training ranked first: objectives yield losses only."""
-        if module.training and "correct" in out.stats:
-            self.stats.append(out.stats["correct"])
+        """Keep the statistics of a forward pass of training: objectives yield losses only."""
+        if module.training:
+            self._keep(out.stats)
+
+    def _keep(self, found: Aux) -> None:
+        add_aux(self.stats, {name: (total.detach(), count.detach()) for name, (total, count) in found.items()})
 
     def run(self, stop: StopRequest) -> Outcome:
         """Train up to `recipe.train.steps`, or until a process is asked to stop; saved in both cases.
@@ -211,6 +208,8 @@ class Trainer:
             if found is None:
                 return False
             losses, step = found
+            if len(losses) > 1:  # else it is the loss itself
+                self._keep({LOSS + name: pair for name, pair in losses.items()})
             parts = [total / count.clamp(min=1) * weight for total, count in losses.values()]
             value = torch.stack(parts).sum()
             value.backward()
@@ -220,10 +219,9 @@ class Trainer:
 
     def _sum_up(self, loss: Tensor, targets: int) -> None:
         """Add a step to what the next log line will say, without waiting for the device."""
-        right, ranked = (sum((pair[index] for pair in self.stats), torch.zeros_like(loss)) for index in range(2))
         mine = targets if self.world.index == 0 else 0  # the step's targets are everybody's: counted once
-        step = [loss.to(self.recent) * targets, torch.full_like(self.recent[0], mine), right, ranked]
-        self.recent += torch.stack([value.to(self.recent) for value in step])
+        pairs: dict[str, Any] = {"loss": (loss.to(self.tally.sums) * targets, mine)}
+        self.tally.add(pairs | self.stats)
 
     def _after_step(self, norm: Tensor, shown: Steps) -> str:
         """Log, validate, sample and save where this step is due; the name of the checkpoint if one was written."""
@@ -248,15 +246,15 @@ class Trainer:
     def _log(self, norm: Tensor) -> dict[str, Any]:
         speed.synchronize(self.world.device)
         timing = self.clock.lap(self.progress.tokens)
-        loss, targets, right, count = self.world.total(*self.recent.tolist())
-        self.recent.zero_()
-        value = loss / max(targets, 1)
-        self._require_finite(value)
+        means = self.tally.means()
+        loss, accuracy = (means.pop(name, (0.0, 0.0))[0] for name in ("loss", "correct"))
+        self._require_finite(loss)
         metrics = {
-            "loss": value,
+            "loss": loss,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "grad_norm": float(norm),
-            "accuracy": right / max(count, 1),
+            "accuracy": accuracy,
+            **{name: mean for name, (mean, count) in sorted(means.items()) if count},
         }
         self._record(metrics, timing)
         return {**metrics, **timing}
@@ -316,7 +314,7 @@ class Trainer:
         step = self.progress.step
         with self.clock.paused("checkpoint"):
             states = self.world.gather(random_state.capture(self.world.device))
-            recent = self.world.gather(json.dumps(self.recent.tolist()).encode())
+            recent = self.world.gather(json.dumps(self.tally.row()).encode())
             self.progress.recent = [json.loads(row) for row in recent]
             latest, best = self.progress.latest, self.progress.best
             scored = latest is not None and latest["step"] == step

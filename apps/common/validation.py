@@ -46,7 +46,7 @@ class Validator:
         for batch in self.loader.epoch_batches(self.rows):
             targets += batch.target_count
             text_bytes += batch.bytes
-            tokens, labels, documents = to_device(batch, self.world.device)
+            tokens, labels, documents, *_ = to_device(batch, self.world.device)
             with self.world.accelerator.autocast():
                 out = model(tokens, targets=labels, doc_ids=documents)
             nll += out.losses["lm"][0]
@@ -56,10 +56,11 @@ class Validator:
         return Score(total / max(count, 1), total / math.log(2) / max(size, 1), right / max(count, 1), int(count))
 
 
-def to_device(batch: tinydata.Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """tokens, targets, documents (B, T) int64 on `device`; the copy to a GPU overlaps with its work."""
-    arrays = (torch.from_numpy(array) for array in (batch.tokens, batch.targets, batch.documents))
+def to_device(batch: tinydata.Batch, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """tokens, targets, documents (B, T) int64 on `device`, and the labels of sources where the batch has them; the copy to a
+    GPU overlaps with its work."""
+    labels = [] if batch.labels is None else [batch.labels]
+    arrays = (torch.from_numpy(array) for array in (batch.tokens, batch.targets, batch.documents, *labels))
     if device.type == "cuda":
         arrays = (array.pin_memory() for array in arrays)
-    tokens, targets, documents = (array.to(device, non_blocking=True) for array in arrays)
-    return tokens, targets, documents
+    return tuple(array.to(device, non_blocking=True) for array in arrays)

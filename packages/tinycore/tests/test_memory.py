@@ -28,6 +28,10 @@ def layers(**mixer: Any) -> list[dict[str, Any]]:
     return [{"repeat": 3, "mixer": {**ATTENTION, **mixer}, "ffn": {"kind": "swiglu", "hidden": 192}}]
 
 
+def feed_forward(**ffn: Any) -> list[dict[str, Any]]:
+    return [{"repeat": 3, "mixer": ATTENTION, "ffn": {"hidden": 192, **ffn}}]
+
+
 SHAPES = {
     "plain": config(),
     "shared": config(depth={"kind": "shared", "times": 2}),
@@ -49,6 +53,15 @@ SHAPES = {
     "scaled branches": config(residual={"kind": "scaled", "branches": True}),
     "parallel": config(layers=[{**layers()[0], "block": "parallel"}]),
     "dropout": config(dropout={"rate": 0.1}),
+    "relu2": config(layers=feed_forward(kind="relu2")),
+    "relu2, gated": config(layers=feed_forward(kind="relu2", gated=True)),
+    "relu2, as BitNet": config(layers=feed_forward(kind="relu2", gated=True, sub_norm=True)),
+    "cms, chain": config(layers=feed_forward(kind="cms", hidden=96)),
+    "cms, branches": config(layers=feed_forward(kind="cms", mode="branches", periods=[1, 8])),
+    "moe": config(layers=feed_forward(kind="moe", experts=4)),
+    "experts, soft": config(layers=feed_forward(kind="experts", hidden=96)),
+    "experts, top1": config(layers=feed_forward(kind="experts", mode="top1", hidden=96)),
+    "moe, one active": config(layers=feed_forward(kind="moe", experts=3, active=1)),
 }
 PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "bf16"])
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)

@@ -27,7 +27,7 @@ from tinydata.packing import pack
 from tinydata.permutation import Permutation
 from tinydata.prefetch import prefetched
 from tinydata.row_plan import plan_rows
-from tinydata.shards import ShardSet
+from tinydata.shards import ShardError, ShardSet
 from tinydata.tokenizer_training import train_tokenizer
 
 T = 32
@@ -401,3 +401,48 @@ def test_the_state_counts_batches_handed_out_not_those_made_ahead(shards: ShardS
         next(batches)
         time.sleep(0.02)
         assert loader.state_dict()["position"] == 2 * step
+
+
+def test_labels_follow_the_source_of_every_token(tmp_path: Path) -> None:
+    """Each piece of a document has its source's label, whatever the order of sources; padding has none."""
+    draw = random.Random(3)
+    sources = [draw.choice(["code", "prose", "sums"]) for _ in documents()]
+    sourced = [Document(d.text, name, d.allow_special) for d, name in zip(documents(), sources, strict=True)]
+    shards = pack(sourced, TOKENIZER, tmp_path / "data", shard_tokens=900)
+    assert len(shards.shards) > 2
+    label = {"code": 1, "sums": 0}
+    expected = {int(d.text[:3]): label.get(d.source, -1) for d in sourced}
+    starts = {}  # the first tokens of a document are its number
+    for number in range(shards.documents):
+        starts[tuple(shards.read(number)[1:4].tolist())] = number
+    loader = Loader(shards, T, batch_size=4, labels=label, prefetch=0)
+    seen: Counter[int] = Counter()
+    for batch in loader.epoch_batches():
+        assert batch.labels is not None
+        assert batch.labels.shape == batch.tokens.shape
+        assert batch.labels.dtype == np.int64
+        assert (batch.labels[batch.documents == -1] == -1).all()
+        for row in range(4):
+            for piece in range(int(batch.documents[row].max()) + 1):
+                inside = batch.documents[row] == piece
+                assert len(set(batch.labels[row][inside].tolist())) == 1
+                number = starts.get(tuple(batch.tokens[row][inside][1:4].tolist()))
+                if number is not None and batch.tokens[row][inside][0] == TOKENIZER.end_id:
+                    assert batch.labels[row][inside][0] == expected[number]
+                    seen[expected[number]] += 1
+    assert set(seen) == {-1, 0, 1}
+    unlabelled = take(Loader(shards, T, batch_size=4, prefetch=0), 3)
+    assert unlabelled[0].labels is None
+    assert rows_of(unlabelled) == rows_of(take(loader, 3))
+
+
+def test_a_set_without_the_order_of_sources_has_no_labels(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    pack(documents(), TOKENIZER, directory)
+    manifest = json.loads((directory / "manifest.json").read_bytes())
+    del manifest["source_runs"]
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    old = ShardSet.open(directory)
+    assert len(take(Loader(old, T, batch_size=2), 2)) == 2
+    with pytest.raises(ShardError, match="packed before the order of sources was kept: delete the folder"):
+        Loader(old, T, batch_size=2, labels={"s": 0})

@@ -5,6 +5,10 @@ from tinycore.checkpoint import CheckpointError, load, save
 from tinycore.config import ConfigError
 from tinycore.count import Count, Memory, count
 from tinycore.depth import shared as _shared  # noqa: F401  (registers the kind)
+from tinycore.ffns import cms as _cms  # noqa: F401
+from tinycore.ffns import experts as _experts  # noqa: F401
+from tinycore.ffns import moe as _moe  # noqa: F401
+from tinycore.ffns import relu2 as _relu2  # noqa: F401
 from tinycore.ffns import swiglu as _swiglu  # noqa: F401
 from tinycore.generation import Generation, Sampling, generate, stream
 from tinycore.mixers import attention as _attention  # noqa: F401

@@ -25,12 +25,14 @@ class Context:
 
     contiguous: every document is one run of slots at consecutive positions, from position 0 on, so what a token sees of
     it are the slots from `starts` (B, T) to its own; starts None: from the first. False where that was not looked at.
+    routes: (B, T) which cognitive expert a token belongs to, -1 unknown; None: nothing is known of any.
     """
 
     positions: Tensor
     documents: Tensor | None = None
     contiguous: bool = False
     starts: Tensor | None = None
+    routes: Tensor | None = None
     memo: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -43,12 +45,13 @@ class Context:
         rows = index.shape[0]
         positions = self.positions.expand(rows, -1).gather(1, index)
         documents = None if self.documents is None else self.documents.gather(1, index)
-        return Context(positions, documents)
+        return Context(positions, documents, routes=None if self.routes is None else self.routes.gather(1, index))
 
     def pool(self, size: int) -> Context:
         """The context of groups of `size` tokens, each standing where its last token stands; a rest is left out."""
         ends = slice(size - 1, None, size)
-        return Context(self.positions[:, ends], None if self.documents is None else self.documents[:, ends])
+        documents, routes = (None if part is None else part[:, ends] for part in (self.documents, self.routes))
+        return Context(self.positions[:, ends], documents, routes=routes)
 
 
 def begin(tokens: Tensor, doc_ids: Tensor | None, state: State | None) -> tuple[Context, StreamState]:

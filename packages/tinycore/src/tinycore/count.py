@@ -24,7 +24,8 @@ class Cost:
     saved: bytes per token kept from the forward to the backward pass; held: bytes kept so whatever the tokens; shared:
     bytes of what exists in a pass once for all components that name it (tables, masks), for the scope's rows;
     transient: bytes that exist at one time while the component's own backward pass runs on the scope's rows;
-    products: elements of weights that matrix products read (autocast keeps a copy of each).
+    products: elements of weights that matrix products read (autocast keeps a copy of each);
+    delayed: parameters of which the optimizer keeps a sum of gradients, to update them once in several steps.
     """
 
     parameters: int = 0
@@ -35,6 +36,7 @@ class Cost:
     transient: int = 0
     products: int = 0
     shared: Mapping[Any, int] = field(default_factory=dict)
+    delayed: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Costs of two components: everything adds up, but of transients only the larger one exists at a time."""
@@ -47,6 +49,7 @@ class Cost:
             transient=max(self.transient, other.transient),
             products=self.products + other.products,
             shared={**self.shared, **other.shared},
+            delayed=self.delayed + other.delayed,
         )
 
     def called(self, times: int) -> Cost:
@@ -63,10 +66,10 @@ def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
 class Memory:
     """Predicted bytes of tensors at the fullest moment of training, by kind, and when that is.
 
-    Weights, gradients and AdamW's two moments are float32. `activations` is what the forward pass keeps for the
-    backward pass, `temporaries` what exists beside it at that moment. `peak`: "head" (while the loss is computed),
-    "backward" (in a layer) or "step" (of the optimizer). Gradients do not exist before the first backward pass of a
-    step: a peak before it has none.
+    Weights, gradients and AdamW's two moments are float32, as are sums of gradients for updates once in several steps.
+    `activations` is what the forward pass keeps for the backward pass, `temporaries` what exists beside it at that
+    moment. `peak`: "head" (while the loss is computed), "backward" (in a layer) or "step" (of the optimizer). Gradients
+    do not exist before the first backward pass of a step: a peak before it has none.
     """
 
     weights: int
@@ -131,7 +134,8 @@ class Count:
         }
         peak = max(moments, key=lambda moment: sum(moments[moment]))
         there, activations, temporaries = moments[peak]
-        return Memory(4 * self.parameters, there, 8 * self.parameters, activations, temporaries, peak)
+        optimizer = 8 * self.parameters + 4 * cost.delayed
+        return Memory(4 * self.parameters, there, optimizer, activations, temporaries, peak)
 
 
 def count(config: ModelConfig) -> Count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -58,6 +58,7 @@ class Decoder(nn.Module):
         doc_ids: Tensor | None = None,
         state: State | None = None,
         return_logits: bool | None = None,
+        routes: Tensor | None = None,
     ) -> Output:
         """Run tokens (B, T) int64 through the model.
 
@@ -65,12 +66,13 @@ class Decoder(nn.Module):
         data: `targets[t]` is the token after `tokens[t]`). doc_ids (B, T): equal ids belong to one document, -1 is
         padding; the tokens of a document stand together, only padding may lie between them. state: what an earlier
         chunk of the same streams returned; None or {} begins fresh ones. return_logits: default is to return them
-        exactly when there are no targets.
+        exactly when there are no targets. routes (B, T) int64: which cognitive expert each token belongs to, an index into
+        the names of the `experts` layers, -1 unknown; it teaches their routers and changes no logit.
         Raises ValueError for shapes that do not agree.
         """
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(f"tokens: expected shape (B, T) with T > 0, got {tuple(tokens.shape)}")
-        for name, given in (("targets", targets), ("doc_ids", doc_ids)):
+        for name, given in (("targets", targets), ("doc_ids", doc_ids), ("routes", routes)):
             if given is not None and given.shape != tokens.shape:
                 raise ValueError(f"{name}: expected shape {tuple(tokens.shape)} as tokens, got {tuple(given.shape)}")
         if return_logits is None:
@@ -78,6 +80,8 @@ class Decoder(nn.Module):
         keep = targets is None or state is not None
 
         ctx, stream = begin(tokens, doc_ids, state)
+        if routes is not None:
+            ctx = replace(ctx, routes=routes)
         x, tapped, after, aux = self.depth(
             self.layers, self.embed(tokens), {}, ctx, (state or {}) if keep else None, self.taps
         )

@@ -15,7 +15,7 @@ Losses = dict[str, tuple[Tensor, Tensor]]
 
 
 def next_token(
-    model: nn.Module, tokens: Tensor, targets: Tensor, doc_ids: Tensor | None = None
+    model: nn.Module, tokens: Tensor, targets: Tensor, doc_ids: Tensor | None = None, routes: Tensor | None = None
 ) -> Iterator[tuple[Losses, bool]]:
     """The language-model objective: one forward pass, one backward, one step."""
-    yield model(tokens, targets=targets, doc_ids=doc_ids).losses, True
+    yield model(tokens, targets=targets, doc_ids=doc_ids, routes=routes).losses, True

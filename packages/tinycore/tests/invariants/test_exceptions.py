@@ -7,6 +7,28 @@ from tinycore.testing.members import FAMILIES
 from tinycore.testing.table import exceptions, table
 
 EXCEPTIONS = {
+    ("ffn", "experts", "float32", "top1 is a hard decision that rounding flips; soft holds it, in test_experts"),
+    (
+        "ffn",
+        "experts",
+        "flops",
+        "top1 routes by the values of tokens, of which the meta device has none; both are counted in test_experts",
+    ),
+    (
+        "ffn",
+        "experts",
+        "compiled",
+        "top1: the number of an expert's tokens depends on the data; soft holds it, in test_experts",
+    ),
+    ("ffn", "moe", "float32", "top-k is a hard decision: rounding flips it where two experts are nearly equal"),
+    (
+        "ffn",
+        "moe",
+        "flops",
+        "routed by the values of tokens, of which the meta device has none; counted on real ones in test_moe",
+    ),
+    ("ffn", "moe", "compiled", "the number of an expert's tokens depends on the data"),
+    ("ffn", "relu2", "identity", "takes the place of the plain feed-forward and adds nothing to it"),
     ("ffn", "swiglu", "identity", "is the plain stack itself"),
     ("residual", "plain", "identity", "is the plain stack itself"),
     ("depth", "plain", "identity", "is the plain stack itself"),

@@ -33,13 +33,13 @@ def test_invariant(member: testing.Member, invariant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "config, plain",
+    "config, plain, renamed",
     [pair[1:] for pair in testing.identities()],
     ids=[pair[0] for pair in testing.identities()],
 )
-def test_identity(config: tinycore.ModelConfig, plain: tinycore.ModelConfig) -> None:
+def test_identity(config: tinycore.ModelConfig, plain: tinycore.ModelConfig, renamed: dict[str, str]) -> None:
     assert config != plain
-    testing.identity(config, plain)
+    testing.identity(config, plain, renamed)
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ class Batch:
     documents (B, T): 0, 1, 2... for the pieces in a row, -1 in padding: attention and state stay within equal ids.
     target_count: targets that are not -100. bytes: UTF-8 bytes these targets stand for (special tokens count 0),
     the denominator of bits per byte.
+    labels (B, T): what the loader was told of each token's source, -1 in padding and where it was told nothing; None where
+    it was told nothing at all.
     """
 
     tokens: np.ndarray
@@ -24,3 +26,4 @@ class Batch:
     documents: np.ndarray
     target_count: int
     bytes: int
+    labels: np.ndarray | None = None

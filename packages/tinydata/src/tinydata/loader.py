@@ -10,7 +10,7 @@ Labels are shifted here and nowhere else: targets[t] = tokens[t + 1] within a do
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import numpy as np
 
@@ -46,9 +46,11 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         prefetch: int = 2,
+        labels: Mapping[str, int] | None = None,
     ) -> None:
         """`batch_size` is the number of rows of one batch on one rank; `prefetch` batches are made ahead in a thread,
-        0 makes them when they are asked for. Raises ValueError for sizes that make no sense."""
+        0 makes them when they are asked for. `labels` gives sources a number, which their tokens have in `Batch.labels`.
+        Raises ValueError for sizes that make no sense, ShardError for labels where the order of sources is not known."""
         if batch_size < 1 or world < 1 or not 0 <= rank < world or prefetch < 0:
             raise ValueError(f"batch_size {batch_size}, rank {rank}, world {world}, prefetch {prefetch}: out of range")
         self._shards = shards
@@ -60,6 +62,7 @@ class Loader:
         self._seed = seed
         self._shuffle = shuffle
         self._prefetch = prefetch
+        self._labels = None if labels is None else shards.labels(labels)  # of each shard's documents
         self._position = 0  # samples handed out by all ranks together
         self._reader: object = None  # the iterator that owns the position
         # Padded so that -100, as an index from the end, reads a zero.
@@ -209,16 +212,23 @@ class Loader:
         slot_start = row * length + _starts_within(lengths, counts)  # of each piece
         tokens = np.full(size * length + 1, self._shards.end_id, dtype=np.int64)
         following = np.full(len(piece), NO_TARGET, dtype=np.int64)
+        piece_labels = np.full(len(piece), PADDING, dtype=np.int64)
         shard_of = plan.shard[piece]
         for index in np.unique(shard_of).tolist():
             chosen = np.flatnonzero(shard_of == index)
-            stored = self._shards.shards[index].tokens
+            shard = self._shards.shards[index]
+            stored = shard.tokens
             start, span = plan.start[piece[chosen]], lengths[chosen]
             within = np.arange(int(span.sum())) - np.repeat(np.cumsum(span) - span, span)
             tokens[np.repeat(slot_start[chosen], span) + within] = stored[np.repeat(start, span) + within]
             continued = ~plan.last[piece[chosen]]
             following[chosen[continued]] = stored[(start + span)[continued]]
+            if self._labels is not None:
+                piece_labels[chosen] = self._labels[index][np.searchsorted(shard.offsets, start, side="right") - 1]
 
+        labels = None
+        if self._labels is not None:
+            labels = np.repeat(np.insert(piece_labels, ends, PADDING), span_lengths).reshape(size, length)
         targets = tokens[1:].copy()
         tokens = tokens[:-1]
         targets[documents == PADDING] = NO_TARGET
@@ -229,6 +239,7 @@ class Loader:
             documents=documents.reshape(size, length),
             target_count=int(lengths.sum() - plan.last[piece].sum()),
             bytes=int(self._token_bytes[targets].sum(dtype=np.int64)),
+            labels=labels,
         )
 
 

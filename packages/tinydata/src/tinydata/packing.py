@@ -104,6 +104,7 @@ class _Packer:
         self._key = _ContentKey(tokenizer, shard_tokens)
         self._skipped: dict[str, int] = {}
         self._sources: dict[str, dict[str, int]] = {}
+        self._runs: list[tuple[str, int]] = []  # documents in a row of one source, in their order
         self._entries: list[dict[str, Any]] = []
         self._writer: _ShardWriter | None = None
 
@@ -132,6 +133,7 @@ class _Packer:
             "tokenizer_hash": self._tokenizer.hash,
             "skipped": self._skipped,
             "sources": self._sources,
+            "source_runs": self._runs,
             "source_descriptions": {
                 source.name: {**source.description(), "skipped": dict(source.skipped)} for source in sources
             },
@@ -156,6 +158,10 @@ class _Packer:
             if self._writer is None:
                 self._writer = _ShardWriter(self._directory, len(self._entries))
             self._writer.add(tokens)
+            name, before = (
+                self._runs.pop() if self._runs and self._runs[-1][0] == document.source else (document.source, 0)
+            )
+            self._runs.append((name, before + 1))
             counts = self._sources.setdefault(document.source, {"documents": 0, "tokens": 0, "bytes": 0})
             counts["documents"] += 1
             counts["tokens"] += len(tokens)

@@ -3,7 +3,7 @@
     00000.bin        the documents' tokens one after another, little-endian uint16 (vocabulary <= 65,536) or uint32
     00000.idx        little-endian int64 (documents + 1): document i of the shard is tokens[idx[i] : idx[i + 1]]
     token_bytes.bin  little-endian int32 (V): UTF-8 bytes each id stands for
-    manifest.json    format version, dtype, counts, sha256 of every file, tokenizer hash, sources
+    manifest.json    format version, dtype, counts, sha256 of every file, tokenizer hash, sources and their order
 
 A document is [end] text [end]. Files are checked when they are opened, so that a training run never starts on a shard
 with a flipped byte; nothing is unpickled, and no file name is taken from the manifest.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +89,11 @@ class ShardSet:
         for name in ("tokens", "documents"):
             if manifest[name] != sum(entry[name] for entry in manifest["shards"]):
                 raise ShardError(f"{path / MANIFEST_NAME}: '{name}' is not the sum over the shards: {_REMEDY}")
+        if (
+            sum(count for _, count in manifest.get("source_runs", [["", manifest["documents"]]]))
+            != manifest["documents"]
+        ):
+            raise ShardError(f"{path / MANIFEST_NAME}: 'source_runs' are not as many documents as there are: {_REMEDY}")
         return cls(path, manifest, shards, table.astype(np.int32))
 
     def read(self, document: int) -> np.ndarray:
@@ -99,6 +104,17 @@ class ShardSet:
         shard = self.shards[index]
         start, stop = shard.offsets[document - self._first_document[index] :][:2]
         return np.array(shard.tokens[start:stop])
+
+    def labels(self, by_source: Mapping[str, int], other: int = -1) -> list[np.ndarray]:
+        """What `by_source` says of every document's source, for each shard (documents,) int64; `other` of the rest.
+
+        Raises ShardError for a set that does not know the order of its sources.
+        """
+        runs = self.manifest.get("source_runs")
+        if runs is None:
+            raise ShardError(f"{self.directory}: packed before the order of sources was kept: {_REMEDY}")
+        labels = np.repeat([by_source.get(name, other) for name, _ in runs], [count for _, count in runs])
+        return np.split(labels.astype(np.int64), self._first_document[1:-1])
 
     @property
     def content_key(self) -> str:
@@ -160,7 +176,14 @@ def _manifest_problem(manifest: dict[str, Any]) -> str | None:
         blocks = entry.get("blocks")
         if not isinstance(blocks, list) or len(blocks) != -(-entry["bin"]["size"] // BLOCK_BYTES):
             return f"'shards.{index}.blocks' does not match the size"
+    runs = manifest.get("source_runs", [])
+    if not isinstance(runs, list) or not all(map(_is_run, runs)):
+        return "'source_runs' is not a list of sources and counts"
     return None
+
+
+def _is_run(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _is_count(value[1])
 
 
 def _is_count(value: object) -> bool:

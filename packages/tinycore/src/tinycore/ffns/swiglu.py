@@ -72,9 +72,11 @@ class SwiGLU(nn.Module):
     def forward(
         self, x: Tensor, carry: Carry, ctx: Context, state: LocalState | None
     ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
+        return self.transform(x), carry, state, {}
+
+    def transform(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
         gate, up = self.gate(x), self.up(x)
         if type(self.down) is Dense and self.down.bias is None:
-            y = swiglu_linear(gate, up, self.down.weight)
-        else:
-            y = self.down(swiglu(gate, up))
-        return y, carry, state, {}
+            return swiglu_linear(gate, up, self.down.weight)
+        return self.down(swiglu(gate, up))

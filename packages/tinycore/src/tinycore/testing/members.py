@@ -43,6 +43,8 @@ FAMILIES: dict[str, type[Family]] = {
     "heads": HeadConfig,
 }
 
+PLAIN_FFN: Settings = {"kind": "swiglu", "hidden": 24}
+
 # family -> kind -> name of the example -> settings; the stack is 16 wide, two layers, 32 tokens in the vocabulary
 EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     "linear": {"dense": {"plain": {}, "bias": {"bias": True}}},
@@ -53,7 +55,19 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
         }
     },
-    "ffn": {"swiglu": {"plain": {"hidden": 24}}},
+    "ffn": {
+        "swiglu": {"plain": {"hidden": 24}},
+        "relu2": {"plain": {"hidden": 24}, "gated": {"hidden": 24, "gated": True, "sub_norm": True}},
+        "cms": {
+            "chain": {"periods": [1, 2, 3], "hidden": 12},
+            "branches": {"mode": "branches", "periods": [1, 8], "hidden": 12, "gate_bias": -2.0},
+        },
+        "experts": {
+            "soft": {"hidden": 12, "router_hidden": 5},
+            "top1": {"names": ["language", "logic", "world"], "mode": "top1", "hidden": 12},
+        },
+        "moe": {"two of four": {"experts": 4, "hidden": 12}, "one of three": {"experts": 3, "active": 1, "hidden": 12}},
+    },
     "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
     "residual": {
         "gated": {"half open": {}, "opened": {"start": 2.0}},
@@ -65,14 +79,23 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     "heads": {"lm": {"chunks": {"chunk": 7}}},
 }
 
-# family -> kind -> (settings of the add-on, settings of what it must equal)
-IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, Settings], ...]]] = {
+# family -> kind -> (settings of the add-on, settings of what it must equal[, where the add-on keeps the weights of the
+# latter under other names: {part of a name: what stands there instead}])
+IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
     "linear": {"dense": (({"bias": True}, {}),)},
     "mixer": {
         "attention": (
             ({"heads": 4, "window": 20}, {"heads": 4}),
             ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
         )
+    },
+    "ffn": {
+        "cms": (({"periods": [4], "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.levels.0.mlp."}),),
+        "experts": tuple(
+            ({"names": ["all"], "mode": mode, "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.experts.0."})
+            for mode in ("soft", "top1")
+        ),
+        "moe": (({"experts": 1, "active": 1, "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.experts.0."}),),
     },
     "norm": {"pre": (({"affine": True}, {"affine": False}),)},
     "residual": {
@@ -114,7 +137,7 @@ def stack(**parts: Settings) -> ModelConfig:
         "repeat": 2,
         "block": parts.pop("block", "sequential"),
         "mixer": parts.pop("mixer", {"kind": "attention", "heads": 4, "kv_heads": 2}),
-        "ffn": parts.pop("ffn", {"kind": "swiglu", "hidden": 24}),
+        "ffn": parts.pop("ffn", PLAIN_FFN),
     }
     head = dict(parts.pop("heads", {"kind": "lm"}))
     heads = {"lm": {}, head.pop("kind"): head}
@@ -146,16 +169,16 @@ def without_example() -> list[str]:
     return lacking
 
 
-def identities() -> list[tuple[str, ModelConfig, ModelConfig]]:
-    """(name, config of the add-on, config of what it must equal) for every declared identity."""
+def identities() -> list[tuple[str, ModelConfig, ModelConfig, Settings]]:
+    """(name, config of the add-on, config of what it must equal, weights renamed) for every declared identity."""
     found = []
     for family, kinds in IDENTITIES.items():
         tag = FAMILIES[family].tag
         for kind, pairs in kinds.items():
-            for setting, plain in pairs:
+            for setting, plain, *renamed in pairs:
                 names = ", ".join(f"{key} {value}" for key, value in setting.items())
                 added, reference = (stack(**{family: {tag: kind, **part}}) for part in (setting, plain))
-                found.append((f"{family} {kind} ({names})", added, reference))
+                found.append((f"{family} {kind} ({names})", added, reference, renamed[0] if renamed else {}))
     return found
 
 
