@@ -51,7 +51,11 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "grouped": {"heads": 4, "kv_heads": 2},
             "full": {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 100.0},
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
-        }
+        },
+        "mamba": {
+            "paper": {"state": 4},
+            "jamba": {"expand": 1, "state": 3, "conv": 2, "dt_rank": 2, "norms": True},
+        },
     },
     "ffn": {"swiglu": {"plain": {"hidden": 24}}},
     "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
@@ -67,7 +71,8 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, Settings], ...]]] = {
         "attention": (
             ({"heads": 4, "window": 20}, {"heads": 4}),
             ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
-        )
+        ),
+        "mamba": (({"dt_rank": 1, "state": 16, "conv": 4, "expand": 2}, {}),),
     },
     "norm": {"pre": (({"affine": True}, {"affine": False}),)},
     "depth": {"shared": (({"times": 1}, {"kind": "plain"}),)},
