@@ -20,11 +20,13 @@ from torch.autograd.function import once_differentiable
 from tinycore.ops import kernels
 from tinycore.ops.documents import PADDING, document_after
 
+BLOCK = 2**19  # elements of one array that are taken at a time, 2 MB of float32
+
 
 class Taps(NamedTuple):
-    """Slots in rows of W + T slots laid end to end; a row is one of zeros, W - 1 of tokens before, T of tokens."""
+    """Slots of a row: one of zeros, W - 1 of tokens before, T of tokens."""
 
-    earlier: Tensor  # (W - 1, B T): the j-th token before each, j = 1 .. W - 1
+    earlier: Tensor  # (W - 1, B, T): the j-th token before each, j = 1 .. W - 1
     newest: Tensor  # (B, W - 1): the newest tokens of the document in which the row ends, oldest first
 
 
@@ -41,16 +43,15 @@ def taps(documents: Tensor, current: Tensor | None, width: int) -> Taps:
     by_rank = torch.zeros(rows, width + length, dtype=torch.long, device=documents.device)
     by_rank.scatter_(1, torch.where(valid, rank, 0), torch.where(valid, slots, 0))
     own = torch.cat([torch.full_like(own[:, :1], PADDING), own], 1)
-    base = torch.arange(rows, device=documents.device)[:, None] * (width + length)
 
     def at(ranks: Tensor, document: Tensor) -> Tensor:
         """The slots of the tokens at `ranks` where they are of `document`, else the slot of zeros."""
         found = by_rank.gather(1, ranks.clamp(min=0))
-        return base + torch.where((own.gather(1, found) == document) & (document != PADDING), found, 0)
+        return torch.where((own.gather(1, found) == document) & (document != PADDING), found, 0)
 
     earlier = [at(rank[:, width - 1 :] - j, documents) for j in range(1, width)]
     newest = at(rank[:, -1:] - torch.arange(width - 2, -1, -1, device=documents.device), after[:, None])
-    return Taps(torch.stack(earlier).flatten(1), newest)
+    return Taps(torch.stack(earlier), newest)
 
 
 def causal_conv1d(
@@ -70,7 +71,9 @@ def newest_inputs(x: Tensor, width: int, previous: Tensor | None = None, where: 
     if where is None and x.shape[1] >= width - 1:
         return x[:, x.shape[1] - (width - 1) :].clone()
     slots = _slots(x, width, previous, x.dtype)
-    return slots[:, 1 - width :].clone() if where is None else slots.flatten(0, 1)[where.newest]
+    if where is None:
+        return slots[:, 1 - width :].clone()
+    return slots.gather(1, where.newest[..., None].expand(-1, -1, x.shape[2]))
 
 
 class _CausalConv1d(torch.autograd.Function):
@@ -79,39 +82,98 @@ class _CausalConv1d(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, previous: Tensor | None, earlier: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, previous, earlier)
-        width = weight.shape[1]
-        sums = _sums(_slots(x, width, previous, _wide(x)), weight, bias, earlier)
-        return F.silu(sums).to(x.dtype)
+        y = x.new_empty(x.shape)
+        for rows, channels in _blocks(x):
+            block = _Block(x, weight, previous, earlier, rows, channels)
+            y[rows, :, channels] = F.silu(block.sums(bias, channels), inplace=True)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, previous, earlier = ctx.saved_tensors
         width = weight.shape[1]
-        slots = _slots(x, width, previous, _wide(x))
-        grad = torch.ops.aten.silu_backward(grad.to(slots.dtype), _sums(slots, weight, bias, earlier))
-        matrix = weight.to(slots.dtype)
-        grad_slots = torch.zeros_like(slots)
-        grad_slots[:, width:] = grad * matrix[:, -1]
-        grad_weight = [(grad * slots[:, width:]).sum((0, 1))]
-        tokens = torch.arange(grad.shape[0] * grad.shape[1], device=x.device)
-        zero = torch.cat([grad.flatten(0, 1), torch.zeros_like(grad[0, :1])]) if earlier is not None else grad
-        for j in range(1, width):
-            tap = matrix[:, -1 - j]
-            grad_weight.append((grad * _earlier(slots, width, j, earlier)).sum((0, 1)))
-            if earlier is None:
-                grad_slots[:, width - j : grad_slots.shape[1] - j].addcmul_(grad, tap)
-            else:  # the j-th token after each slot is one or none
-                later = torch.full((slots.shape[0] * slots.shape[1],), len(tokens), device=x.device)
-                later = later.scatter(0, earlier[j - 1], tokens)
-                grad_slots.addcmul_(zero[later].view_as(slots), tap)
-        return (
-            grad_slots[:, width:].to(x.dtype),
-            torch.stack(grad_weight[::-1], 1).to(weight.dtype),
-            grad.sum((0, 1)).to(bias.dtype),
-            None if previous is None else grad_slots[:, 1:width].to(previous.dtype),
-            None,
-        )
+        grad_x, grad_previous = x.new_empty(x.shape), None if previous is None else previous.new_empty(previous.shape)
+        grad_weight, grad_bias = (torch.zeros_like(t, dtype=_wide(x)) for t in (weight, bias))
+        for rows, channels in _blocks(x):
+            block = _Block(x, weight, previous, earlier, rows, channels)
+            upstream = grad[rows, :, channels].to(grad_weight.dtype)
+            upstream = torch.ops.aten.silu_backward(upstream, block.sums(bias, channels))
+            of_slots = block.gradients(upstream, grad_weight[channels])
+            grad_bias[channels] += upstream.sum((0, 1))
+            grad_x[rows, :, channels] = of_slots[:, width:]
+            if grad_previous is not None:
+                grad_previous[rows, :, channels] = of_slots[:, 1:width]
+        return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), grad_previous, None
+
+
+class _Block:
+    """Some rows of some channels, in at least float32."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        previous: Tensor | None,
+        earlier: Tensor | None,
+        rows: slice,
+        channels: slice,
+    ) -> None:
+        self.width = weight.shape[1]
+        before = None if previous is None else previous[rows, :, channels]
+        self.slots = _slots(x[rows, :, channels], self.width, before, _wide(x))
+        self.taps = weight[channels].to(self.slots.dtype).t().contiguous().unbind(0)[::-1]  # by age
+        self.earlier = None
+        if earlier is not None:  # slots of these rows laid end to end
+            count, total, _ = self.slots.shape
+            base = torch.arange(count, device=x.device)[:, None] * total
+            self.earlier = (earlier[:, rows] + base).flatten(1)
+
+    def inputs(self, age: int) -> Tensor:
+        """The token so many tokens before each (r, T, c)."""
+        rows, total, channels = self.slots.shape
+        if age == 0 or self.earlier is None:
+            return self.slots[:, self.width - age : total - age]
+        return self.slots.flatten(0, 1).index_select(0, self.earlier[age - 1]).view(rows, total - self.width, channels)
+
+    def sums(self, bias: Tensor, channels: slice) -> Tensor:
+        """The convolution (r, T, c)."""
+        y = torch.addcmul(bias[channels].to(self.slots.dtype), self.inputs(0), self.taps[0])
+        for age in range(1, self.width):
+            y.addcmul_(self.inputs(age), self.taps[age])
+        return y
+
+    def gradients(self, grad: Tensor, grad_weight: Tensor) -> Tensor:
+        """Those of the slots from the sums' `grad` (r, T, c); those of the taps are added to `grad_weight` (c, W)."""
+        rows, length, channels = grad.shape
+        of_slots = torch.zeros_like(self.slots)
+        if self.earlier is not None:
+            tokens = torch.arange(rows * length, device=grad.device)
+            none = grad.new_zeros(1, channels)
+            flat = torch.cat([grad.flatten(0, 1), none])
+        for age, tap in enumerate(self.taps):
+            grad_weight[:, -1 - age] += (grad * self.inputs(age)).sum((0, 1))
+            if age == 0 or self.earlier is None:
+                of_slots[:, self.width - age : of_slots.shape[1] - age].addcmul_(grad, tap)
+            else:  # so many tokens after a slot there is one token or none
+                later = torch.full((rows * of_slots.shape[1],), len(tokens), device=grad.device)
+                later = later.scatter(0, self.earlier[age - 1], tokens)
+                of_slots.addcmul_(flat.index_select(0, later).view_as(of_slots), tap)
+        return of_slots
+
+
+def _blocks(x: Tensor) -> list[tuple[slice, slice]]:
+    """Rows and channels that are taken at a time: on a CPU as many as stay in cache, else all."""
+    count, length, channels = x.shape
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return [(slice(0, count), slice(0, channels))]
+    rows = max(1, BLOCK // (length * channels))
+    width = min(channels, max(64, BLOCK // length))
+    return [
+        (slice(row, min(row + rows, count)), slice(begin, min(begin + width, channels)))
+        for row in range(0, count, rows)
+        for begin in range(0, channels, width)
+    ]
 
 
 def _slots(x: Tensor, width: int, previous: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -123,22 +185,6 @@ def _slots(x: Tensor, width: int, previous: Tensor | None, dtype: torch.dtype) -
         slots[:, 1:width] = previous
     slots[:, width:] = x
     return slots
-
-
-def _earlier(slots: Tensor, width: int, j: int, earlier: Tensor | None) -> Tensor:
-    """The j-th token before each (B, T, C)."""
-    rows, total, channels = slots.shape
-    if earlier is None:
-        return slots[:, width - j : total - j]
-    return slots.flatten(0, 1).index_select(0, earlier[j - 1]).view(rows, total - width, channels)
-
-
-def _sums(slots: Tensor, weight: Tensor, bias: Tensor, earlier: Tensor | None) -> Tensor:
-    width, matrix = weight.shape[1], weight.to(slots.dtype)
-    y = torch.addcmul(bias.to(slots.dtype), slots[:, width:], matrix[:, -1])
-    for j in range(1, width):
-        y.addcmul_(_earlier(slots, width, j, earlier), matrix[:, -1 - j])
-    return y
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -1,15 +1,14 @@
 """`selective_scan` in torch operations: a chunk of K tokens of some rows at a time, as long as it is in cache.
 
-No tensor of the states of all tokens exists. A chunk's are made as (K, R, N, C), time first and the channels innermost,
-walked in place and dropped; the backward pass starts from the states at the chunks' beginnings and makes each chunk again.
-Decays are powers of 2, with log2(e) in A: torch computes exp2 four times as fast as exp on CPUs.
+No tensor of the states of all tokens exists. A chunk's are made as (R, K, N, C), the channels innermost, walked in place and
+dropped; the backward pass starts from the states at the chunks' beginnings and makes each chunk again. Every array of a
+chunk is allocated once for all chunks: fresh pages cost more than the arithmetic. Decays are powers of 2, with log2(e) in
+A: torch computes exp2 four times as fast as exp on CPUs.
 """
 
 from __future__ import annotations
 
-import bisect
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +16,6 @@ from torch import Tensor
 
 ELEMENTS = 2**20  # of one array over a chunk; the backward pass has four of them, 16 MB of float32
 SHORTEST, LONGEST = 16, 64  # tokens of a chunk
-
-
-class _Chunk(NamedTuple):
-    """Tokens of a chunk, time first, in at least float32; `decays` and `states` are (K, R, N, C)."""
-
-    x: Tensor
-    before_softplus: Tensor
-    step: Tensor
-    B: Tensor
-    C: Tensor
-    decays: Tensor
-    states: Tensor
 
 
 def length_of(rows: int, channels: int, states: int) -> int:
@@ -52,24 +39,26 @@ def forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (B, T, C), the last states (B, N, C), and, if `save`, the states at the beginnings of the chunks (., B, N, C)."""
-    scan = _Scan(x, delta, A, B, C, bias, starts, valid)
-    skip = D.to(scan.wide)
+    rates = A.to(_wide(x)).t()
+    skip = D.to(rates.dtype)
     y = x.new_empty(x.shape)
-    final = scan.begin_states(initial)
-    begins = final.new_empty(len(scan.spans) if save else 0, *final.shape)
+    final = _states_of(initial, x, rates)
+    groups, spans = _cuts(x, rates)
+    begins = final.new_empty(len(spans) if save else 0, *final.shape)
     with torch.autocast(x.device.type, enabled=False):
-        for rows in scan.groups:
+        for rows in groups:
+            chunk = _Chunk(x, rates, bias, rows, spans[0].stop, large=2, small=6)
             state = final[rows]
-            buffers = scan.buffers(rows, 2)
-            resets = scan.resets(rows)
-            for index, span in enumerate(scan.spans):
+            for index, span in enumerate(spans):
                 if save:
                     begins[index, rows] = state
-                chunk = scan.chunk(rows, span, state, resets, buffers)
-                output = _over_states(chunk.C, chunk.states).addcmul_(chunk.x, skip)
-                output.mul_(F.silu(scan.time_first(z, rows, span)))
-                y[rows, span] = output.transpose(0, 1)
-                state.copy_(chunk.states[-1])
+                chunk.load(x, delta, B, C, starts, valid, rows, span)
+                chunk.walk(state)
+                output, gate = chunk.array(4), chunk.array(5)
+                _over_states(chunk.C, chunk.states, output).addcmul_(chunk.x, skip)
+                output.mul_(F.silu(gate.copy_(z[rows, span]), inplace=True))
+                y[rows, span] = output
+                state.copy_(chunk.states[:, -1])
     return y, final, begins
 
 
@@ -90,55 +79,61 @@ def backward(
     begins: Tensor,
 ) -> list[Tensor]:
     """Gradients of x, delta, A, B, C, D, z, bias and the initial state (B, C, N)."""
-    scan = _Scan(x, delta, A, B, C, bias, starts, valid)
-    skip, rates = D.to(scan.wide), A.to(scan.wide).t().contiguous()
+    rates = A.to(_wide(x)).t().contiguous()  # (N, C)
+    skip = D.to(rates.dtype)
     grad_x, grad_delta, grad_B, grad_C, grad_z = (t.new_empty(t.shape) for t in (x, delta, B, C, z))
     grad_A, grad_D, grad_bias = torch.zeros_like(rates), torch.zeros_like(skip), torch.zeros_like(skip)
-    carried = scan.begin_states(None if grad_final is None else grad_final.transpose(1, 2))
+    carried = _states_of(
+        None if grad_final is None else grad_final.transpose(1, 2), x, rates
+    )  # the gradient of the state after a chunk
+    groups, spans = _cuts(x, rates)
     with torch.autocast(x.device.type, enabled=False):
-        for rows in scan.groups:
-            carry = carried[rows]  # the gradient of the state after the chunk
-            *buffers, grads_buffer, scratch = scan.buffers(rows, 4)
-            resets = scan.resets(rows)
-            for index, span in reversed(list(enumerate(scan.spans))):
+        for rows in groups:
+            chunk = _Chunk(x, rates, bias, rows, spans[0].stop, large=4, small=9)
+            carry = carried[rows]
+            for index, span in reversed(list(enumerate(spans))):
                 state = begins[index, rows]
-                chunk = scan.chunk(rows, span, state, resets, buffers)
+                chunk.load(x, delta, B, C, starts, valid, rows, span)
+                chunk.walk(state)
                 decays, states = chunk.decays, chunk.states
-                grads, products = grads_buffer[: len(states)], scratch[: len(states)]
+                grads, products = chunk.wide_array(2), chunk.wide_array(3)  # (R, K, N, C)
+                grad_y, gate, output, product = (chunk.array(i) for i in (4, 5, 6, 7))  # (R, K, C)
                 if grad is None:
-                    grad_y = torch.zeros_like(chunk.x)
+                    grad_y.zero_()
                 else:
-                    gate = scan.time_first(z, rows, span)
-                    grad_y = scan.time_first(grad, rows, span)
-                    ungated = _over_states(chunk.C, states).addcmul_(chunk.x, skip)
-                    grad_gate = torch.ops.aten.silu_backward(ungated.mul_(grad_y), gate)
-                    grad_z[rows, span] = grad_gate.transpose(0, 1)
-                    grad_y = grad_y * F.silu(gate)
-                grad_C[rows, span] = _over_channels(grad_y, states, products)
+                    grad_y.copy_(grad[rows, span])
+                    gate.copy_(z[rows, span])
+                    _over_states(chunk.C, states, output).addcmul_(chunk.x, skip).mul_(grad_y)
+                    grad_z[rows, span] = torch.ops.aten.silu_backward.grad_input(output, gate, grad_input=product)
+                    grad_y.mul_(F.silu(gate, inplace=True))
+                torch.mul(states, grad_y.unsqueeze(2), out=products)
+                grad_C[rows, span] = torch.sum(products, -1, out=chunk.sums)
 
                 torch.mul(chunk.C.unsqueeze(-1), grad_y.unsqueeze(2), out=grads)
-                steps, kept = grads.unbind(0), decays.unbind(0)
+                steps, kept = grads.unbind(1), decays.unbind(1)
                 steps[-1].add_(carry)
                 for k in range(len(steps) - 1, 0, -1):
                     steps[k - 1].addcmul_(kept[k], steps[k])
                 torch.mul(kept[0], steps[0], out=carry)
 
-                grad_input = _over_states(chunk.B, grads)  # of step x
-                grad_B[rows, span] = _over_channels(chunk.step * chunk.x, grads, products)
-                grad_x[rows, span] = torch.addcmul(grad_input * chunk.step, grad_y, skip).transpose(0, 1)
-                grad_D += (grad_y * chunk.x).sum((0, 1))
+                grad_input = _over_states(chunk.B, grads, output)  # of step x
+                torch.mul(grads, chunk.input.unsqueeze(2), out=products)
+                grad_B[rows, span] = torch.sum(products, -1, out=chunk.sums)
+                grad_x[rows, span] = torch.mul(grad_input, chunk.step, out=product).addcmul_(grad_y, skip)
+                grad_D += grad_y.mul_(chunk.x).sum((0, 1))
 
                 # exp' = exp: the gradient of step A is that of the state, times the decay, times the state before
-                decays[1:].mul_(states[:-1])
-                decays[0].mul_(state)
+                decays[:, 1:].mul_(states[:, :-1])
+                decays[:, 0].mul_(state)
                 exponents = decays.mul_(grads)
-                grad_step = grad_input.mul_(chunk.x).add_(torch.mul(exponents, rates, out=products).sum(2))
-                grad_step.mul_(torch.sigmoid(chunk.before_softplus))
-                if valid is not None:
-                    grad_step.mul_(valid[rows, span].t().unsqueeze(-1))
-                grad_delta[rows, span] = grad_step.transpose(0, 1)
-                grad_bias += grad_step.sum((0, 1))
+                torch.sum(torch.mul(exponents, rates, out=products), 2, out=product)
+                grad_step = product.addcmul_(grad_input, chunk.x)
                 grad_A += exponents.mul_(chunk.step.unsqueeze(2)).sum((0, 1))
+                grad_step.mul_(chunk.before_softplus.sigmoid_())
+                if valid is not None:
+                    grad_step.mul_(valid[rows, span, None])
+                grad_delta[rows, span] = grad_step
+                grad_bias += grad_step.sum((0, 1))
     if grad is None:
         grad_z.zero_()
     state = carried.transpose(1, 2).contiguous()
@@ -155,86 +150,92 @@ def backward(
     ]
 
 
-class _Scan:
-    """How a call is cut, and the making of its chunks."""
+class _Chunk:
+    """The arrays of one chunk of some rows, in at least float32, filled again for every chunk of these rows."""
 
     def __init__(
+        self, x: Tensor, rates: Tensor, bias: Tensor, rows: slice, length: int, large: int, small: int
+    ) -> None:
+        count, (states, channels) = rows.stop - rows.start, rates.shape
+        self.rates = (rates * math.log2(math.e)).contiguous()  # (N, C), of powers of 2
+        self.bias = bias.to(rates.dtype)
+        self._large = rates.new_empty(large, count * length * states * channels)
+        self._small = rates.new_empty(small, count * length * channels)
+        self._read = rates.new_empty(3, count * length * states)
+        self._shape = (count, length, states, channels)
+
+    def wide_array(self, index: int) -> Tensor:
+        """Number `index` of the arrays of (R, K, N, C)."""
+        count, length, states, channels = self._shape
+        return self._large[index, : count * length * states * channels].view(count, length, states, channels)
+
+    def array(self, index: int) -> Tensor:
+        """Number `index` of the arrays of (R, K, C); the first four are the chunk's own."""
+        count, length, _, channels = self._shape
+        return self._small[index, : count * length * channels].view(count, length, channels)
+
+    def load(
         self,
         x: Tensor,
         delta: Tensor,
-        A: Tensor,
         B: Tensor,
         C: Tensor,
-        bias: Tensor,
         starts: Tensor | None,
         valid: Tensor | None,
-    ) -> None:
-        self.x, self.delta, self.B, self.C, self.starts, self.valid = x, delta, B, C, starts, valid
-        self.wide = torch.promote_types(x.dtype, torch.float32)
-        self.bias = bias.to(self.wide)
-        self.rates = (A.to(self.wide) * math.log2(math.e)).t().contiguous()  # (N, C), of powers of 2
-        (count, length, channels), states = x.shape, A.shape[1]
-        self.longest = min(length, length_of(count, channels, states))
-        size = max(1, ELEMENTS // (SHORTEST * channels * states))
-        self.groups = [slice(begin, min(begin + size, count)) for begin in range(0, count, size)]
-        self.spans = [slice(begin, min(begin + self.longest, length)) for begin in range(0, length, self.longest)]
-
-    def begin_states(self, initial: Tensor | None) -> Tensor:
-        """A fresh (B, N, C) of zeros or of `initial` (B, C, N)."""
-        shape = (self.x.shape[0], *self.rates.shape)
-        if initial is None:
-            return self.rates.new_zeros(shape)
-        return self.rates.new_empty(shape).copy_(initial.transpose(1, 2))
-
-    def buffers(self, rows: slice, number: int) -> list[Tensor]:
-        """Arrays of a chunk's shape, made once for all chunks: fresh pages cost as much as the arithmetic."""
-        shape = (self.longest, rows.stop - rows.start, *self.rates.shape)
-        return [self.rates.new_empty(shape) for _ in range(number)]
-
-    def resets(self, rows: slice) -> tuple[Tensor, list[int]] | None:
-        """(P, 2) time and row in the group of every start, in the order of time, and the times."""
-        if self.starts is None:
-            return None
-        places = self.starts[rows].t().nonzero()
-        return places, places[:, 0].tolist()
-
-    def time_first(self, x: Tensor, rows: slice, span: slice) -> Tensor:
-        """(K, R, .) of x (B, T, .), contiguous, in at least float32."""
-        return x[rows, span].transpose(0, 1).to(self.wide, memory_format=torch.contiguous_format).contiguous()
-
-    def chunk(
-        self,
         rows: slice,
         span: slice,
-        state: Tensor,
-        resets: tuple[Tensor, list[int]] | None,
-        buffers: list[Tensor],
-    ) -> _Chunk:
-        """The chunk that follows `state` (R, N, C), its decays and states written into `buffers`."""
-        x, B, C = (self.time_first(t, rows, span) for t in (self.x, self.B, self.C))
-        before_softplus = self.time_first(self.delta, rows, span) + self.bias
-        step = F.softplus(before_softplus)
-        if self.valid is not None:
-            step.mul_(self.valid[rows, span].t().unsqueeze(-1))
-        decays, states = (buffer[: len(x)] for buffer in buffers)
-        torch.mul(step.unsqueeze(2), self.rates, out=decays).exp2_()
-        if resets is not None:
-            places, times = resets
-            here = places[bisect.bisect_left(times, span.start) : bisect.bisect_left(times, span.stop)]
-            decays[here[:, 0] - span.start, here[:, 1]] = 0
-        torch.mul(B.unsqueeze(-1), (step * x).unsqueeze(2), out=states)
-        steps, kept = states.unbind(0), decays.unbind(0)
+    ) -> None:
+        """Read the tokens of `span`; make their decays."""
+        count, _, states, channels = self._shape
+        self._shape = (count, span.stop - span.start, states, channels)
+        self.x, self.before_softplus, self.step, self.input = (self.array(index) for index in range(4))
+        self.decays, self.states = self.wide_array(0), self.wide_array(1)
+        shape = self._shape[:3]
+        self.B, self.C, self.sums = (part[: math.prod(shape)].view(shape) for part in self._read)
+        self.x.copy_(x[rows, span])
+        self.B.copy_(B[rows, span])
+        self.C.copy_(C[rows, span])
+        self.before_softplus.copy_(delta[rows, span]).add_(self.bias)
+        torch.ops.aten.softplus.out(self.before_softplus, out=self.step)
+        if valid is not None:
+            self.step.mul_(valid[rows, span, None])
+        torch.mul(self.step, self.x, out=self.input)
+        torch.mul(self.step.unsqueeze(2), self.rates, out=self.decays).exp2_()
+        if starts is not None:
+            self.decays[starts[rows, span]] = 0
+
+    def walk(self, state: Tensor) -> None:
+        """Make the states that follow `state` (R, N, C)."""
+        torch.mul(self.B.unsqueeze(-1), self.input.unsqueeze(2), out=self.states)
+        steps, kept = self.states.unbind(1), self.decays.unbind(1)
         steps[0].addcmul_(kept[0], state)
         for k in range(1, len(steps)):
             steps[k].addcmul_(kept[k], steps[k - 1])
-        return _Chunk(x, before_softplus, step, B, C, decays, states)
 
 
-def _over_states(weights: Tensor, states: Tensor) -> Tensor:
-    """Sum of weights (K, R, N) * states (K, R, N, C) over the states, (K, R, C)."""
-    return torch.matmul(weights.unsqueeze(2), states).squeeze(2)
+def _cuts(x: Tensor, rates: Tensor) -> tuple[list[slice], list[slice]]:
+    """The groups of rows that are walked together, and the spans of tokens of a chunk."""
+    rows, length, channels = x.shape
+    states = len(rates)
+    size = max(1, ELEMENTS // (SHORTEST * channels * states))
+    step = min(length, length_of(rows, channels, states))
+    groups = [slice(begin, min(begin + size, rows)) for begin in range(0, rows, size)]
+    return groups, [slice(begin, min(begin + step, length)) for begin in range(0, length, step)]
 
 
-def _over_channels(weights: Tensor, states: Tensor, products: Tensor) -> Tensor:
-    """Sum of weights (K, R, C) * states (K, R, N, C) over the channels, (R, K, N)."""
-    return torch.mul(states, weights.unsqueeze(2), out=products).sum(-1).transpose(0, 1)
+def _states_of(given: Tensor | None, x: Tensor, rates: Tensor) -> Tensor:
+    """A fresh (B, N, C): zeros, or a copy of `given` (B, C, N)."""
+    shape = (x.shape[0], *rates.shape)
+    return rates.new_zeros(shape) if given is None else rates.new_empty(shape).copy_(given.transpose(1, 2))
+
+
+def _over_states(weights: Tensor, states: Tensor, out: Tensor) -> Tensor:
+    """Sum of weights (R, K, N) * states (R, K, N, C) over the states, into `out` (R, K, C)."""
+    rows, length, number, channels = states.shape
+    flat = rows * length
+    torch.bmm(weights.view(flat, 1, number), states.view(flat, number, channels), out=out.view(flat, 1, channels))
+    return out
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
