@@ -23,6 +23,11 @@ def config(**change: Any) -> tinycore.ModelConfig:
     return tinycore.ModelConfig.from_dict({**plain, **change})
 
 
+def recurrent(**settings: Any) -> tinycore.ModelConfig:
+    layer = {"mixer": {"kind": "mamba", **settings}, "ffn": {"kind": "swiglu", "hidden": 192}}
+    return config(layers=[{"repeat": 3, **layer}])
+
+
 def layers(**mixer: Any) -> list[dict[str, Any]]:
     return [{"repeat": 3, "mixer": {**ATTENTION, **mixer}, "ffn": {"kind": "swiglu", "hidden": 192}}]
 
@@ -35,6 +40,8 @@ SHAPES = {
     "untied, large vocabulary": config(vocab_size=4096, embed={"tied": False}),
     "small chunks: the peak is in a layer": config(vocab_size=300, heads={"lm": {"chunk": 64}}),
     "no gains": config(norm={"affine": False}),
+    "mamba": recurrent(),
+    "mamba with norms": recurrent(norms=True, expand=1),
 }
 PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "bf16"])
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tinycore.ops import causal_conv1d as module
 from tinycore.ops import selective_scan_chunks
 from tinycore.ops.causal_conv1d import causal_conv1d, newest_inputs, taps
 from tinycore.ops.documents import document_after, document_starts
@@ -204,6 +205,25 @@ def test_convolution_equals_the_loop(length: int, kind: str) -> None:
     gradients = [torch.autograd.grad((y * upstream).sum(), inputs) for y in (found, expected)]
     for ours, theirs in zip(*gradients, strict=True):
         assert (ours - theirs).abs().max() < 1e-11
+
+
+@pytest.mark.parametrize("kind", ["single", "packed"])
+def test_convolution_in_blocks_of_rows_and_channels_is_that_of_all(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(3, 20, 70), (70, WIDTH), (70,), (3, WIDTH - 1, 70)]
+    inputs = [torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    documents = layout(3, 20, kind)
+    where = None if documents is None else taps(documents, torch.tensor([0, 1, 5]), WIDTH)
+    upstream = torch.randn(3, 20, 70, generator=draw, dtype=torch.float64)
+    results = []
+    for block, number in ((10**9, 1), (2 * 20 * 70, 2), (1, 6)):  # all; two rows; a row of 64 channels
+        monkeypatch.setattr(module, "BLOCK", block)
+        assert len(module._blocks(inputs[0])) == number
+        y = causal_conv1d(*inputs, where)
+        results.append([y, *torch.autograd.grad((y * upstream).sum(), inputs)])
+    for blocks in results[1:]:
+        for ours, theirs in zip(blocks, results[0], strict=True):
+            assert (ours - theirs).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("kind", ["single", "packed"])

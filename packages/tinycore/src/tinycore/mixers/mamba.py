@@ -31,9 +31,10 @@ from tinycore.norms.rms import RMSNorm
 from tinycore.ops.causal_conv1d import Taps, causal_conv1d, newest_inputs, taps
 from tinycore.ops.documents import document_after, document_starts
 from tinycore.ops.selective_scan import Marks, selective_scan
-from tinycore.ops.selective_scan_chunks import length_of
+from tinycore.ops.selective_scan_chunks import length_of, workspace
 
 SMALLEST_STEP, LARGEST_STEP = 1e-3, 1e-1
+GRADIENTS = 4  # of (B, T, E) that exist at one time while the scan or the convolution runs backward
 
 
 class MambaState(NamedTuple):
@@ -84,7 +85,8 @@ class Mamba(nn.Module):
                     # taps and their bias, bias of the steps, A_log, D
                     parameters=width * (self.conv + 1 + 1 + self.state + 1) + (read if self.norms else 0),
                     saved=self._saved(scope, width, rank),
-                    transient=self._transient(scope, width),
+                    held=2 * 4 * width * self.state,  # A and the exponential of A_log
+                    transient=self._transient(scope, width, length),
                     state=width * (self.state + self.conv - 1),
                 )
             )
@@ -97,10 +99,10 @@ class Mamba(nn.Module):
             chunk = length_of(scope.rows, width, self.state)
             return float(scope.product_bytes * elements + 4 * width * self.state / chunk + (12 if self.norms else 0))
 
-        def _transient(self, scope: Scope, width: int) -> int:
-            """Bytes: gradients of y, x, z and the steps; the buffers of four arrays over a chunk."""
-            chunk = length_of(scope.rows, width, self.state) * scope.rows * width * self.state
-            return scope.rows * scope.max_seq_len * scope.product_bytes * 5 * width + 4 * 4 * chunk
+        def _transient(self, scope: Scope, width: int, length: int) -> int:
+            """Bytes: gradients of y, x, z and the steps, x and z joined again; the arrays of the scan."""
+            gradients = scope.rows * length * scope.product_bytes * GRADIENTS * width
+            return gradients + workspace(scope.rows, length, width, self.state)
 
     def __init__(self, config: Config, scope: Scope) -> None:
         super().__init__()

@@ -24,6 +24,12 @@ def length_of(rows: int, channels: int, states: int) -> int:
     return min(LONGEST, max(SHORTEST, 1 << fitting.bit_length() - 1))
 
 
+def workspace(rows: int, length: int, channels: int, states: int, bytes_per_element: int = 4) -> int:
+    """Bytes of the arrays of the backward pass, four of (R, K, N, C) and nine of (R, K, C)."""
+    tokens = min(rows, _rows_of_a_group(channels, states)) * min(length, length_of(rows, channels, states))
+    return bytes_per_element * tokens * channels * (4 * states + 9)
+
+
 def forward(
     x: Tensor,
     delta: Tensor,
@@ -213,11 +219,15 @@ class _Chunk:
             steps[k].addcmul_(kept[k], steps[k - 1])
 
 
+def _rows_of_a_group(channels: int, states: int) -> int:
+    return max(1, ELEMENTS // (SHORTEST * channels * states))
+
+
 def _cuts(x: Tensor, rates: Tensor) -> tuple[list[slice], list[slice]]:
     """The groups of rows that are walked together, and the spans of tokens of a chunk."""
     rows, length, channels = x.shape
     states = len(rates)
-    size = max(1, ELEMENTS // (SHORTEST * channels * states))
+    size = _rows_of_a_group(channels, states)
     step = min(length, length_of(rows, channels, states))
     groups = [slice(begin, min(begin + size, rows)) for begin in range(0, rows, size)]
     return groups, [slice(begin, min(begin + step, length)) for begin in range(0, length, step)]
