@@ -178,3 +178,14 @@ def test_step_by_step_equals_the_whole_after_many_tokens() -> None:
 def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(tinycore.ConfigError, match=message):
         mixer(**settings)
+
+
+def test_prompts_of_different_lengths_go_on_as_they_do_alone() -> None:
+    """Rows of padding at different places keep different states."""
+    model = awake(testing.stack(mixer={"kind": "mamba", "state": 4}))
+    prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]]
+    together = tinycore.generate(model, prompts, max_new_tokens=12, temperature=0.0)
+    for prompt, (found,) in zip(prompts, together, strict=True):
+        ((alone,),) = tinycore.generate(model, [prompt], max_new_tokens=12, temperature=0.0)
+        assert found.ids == alone.ids
+        assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-9)
