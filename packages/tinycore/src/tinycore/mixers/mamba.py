@@ -10,7 +10,7 @@
 Causal by the order of tokens in a row. A document starts with h = 0 and an empty convolution; padding is skipped by both.
 What a row keeps is h and the `conv` - 1 newest inputs of the convolution, however long it gets. A_log starts at log(1..N),
 dt_bias where softplus gives steps drawn log-uniformly from [.001, .1]; neither A_log nor the taps decay, and the scan is
-at least float32. (The seed names the mixer and gives no formula; its counts of parameters are those of this one.)
+at least float32. (The seed names the mixer and gives no formula.)
 """
 
 from __future__ import annotations
