@@ -21,7 +21,11 @@ from tinycore.mixers.attention import Attention
 # `compiled` is left to the members' own tests: tracing takes longer than all of these together
 INVARIANTS = [name for name in testing.CHECKS if name != "compiled"]
 CHANNELS = 4  # of an attention head
-SIZES = {"hidden": 24, "head_dim": CHANNELS}  # what a key that is a size becomes, wherever it stands and is not null
+SIZES = {
+    "hidden": 24,
+    "head_dim": CHANNELS,
+    "state": 4,
+}  # what a key that is a size becomes, wherever it stands and is not null
 
 
 def shrunk(config: tinycore.ModelConfig) -> dict[str, Any]:

@@ -36,6 +36,17 @@ COUNTS = {
     "experts-10m": 10_903_296,
     "moe-10m": 20_670_720,
     "relu2-10m": 10_705_152,
+    "nanosilhouette-nano": 50_243_072,
+    "nanosilhouette-micro": 125_759_232,
+    "nanosilhouette-small": 351_329_280,
+}
+
+# the blueprint's larger models: width, layers, heads, period; a feed-forward of 8/3 in every layer or after attention alone
+LARGER = {
+    "medium": (2048, 32, 32, 6, True, 1_915_672_576),
+    "medium, feed-forwards after attention": (2048, 32, 32, 6, False, 1_002_569_728),
+    "large": (4096, 32, 32, 4, True, 7_300_780_032),
+    "XL": (8192, 80, 64, 4, True, 71_878_647_808),
 }
 
 
@@ -64,6 +75,21 @@ def test_brandons_averages_are_in_the_published_counts() -> None:
     shape = override(("model.vocab_size", "8192"), ("data.tokenizer.vocab_size", "8192"))
     shape += override(("model.layers.0.ffn.hidden", "1536"))
     assert tinycore.count(recipes.load("brandon-110m-v2", averages + shape).model).parameters == 110_925_282 - 4 * 576
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_larger_hybrids_have_the_counts_that_their_shapes_give(name: str) -> None:
+    """Of the claimed 1.3B, 7B and 70B; as tensors on the meta device as well."""
+    dim, depth, heads, period, everywhere, expected = LARGER[name]
+    layers = []
+    for index in range(depth):
+        attends = index % period == period // 2
+        mixer = {"kind": "attention", "heads": heads, "kv_heads": heads // 4} if attends else {"kind": "mamba"}
+        layers.append({"mixer": mixer, **({"ffn": {"kind": "swiglu"}} if everywhere or attends else {})})
+    config = tinycore.ModelConfig.from_dict({"vocab_size": 32768, "dim": dim, "max_seq_len": 2048, "layers": layers})
+    with torch.device("meta"):
+        model = tinycore.build(config)
+    assert sum(tensor.numel() for tensor in model.parameters()) == tinycore.count(config).parameters == expected
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -15,6 +15,7 @@ import tinycore
 from apps.common import fit, forecast, precision, processes
 from apps.common.command_line import Request
 from apps.common.console import Console, short, size
+from apps.common.layer_map import layer_map
 from apps.common.recipe import Cosine, Recipe, WarmupStableDecay
 
 BYTES_PER_PARAMETER = 12  # in a checkpoint: float32 weight and two moments
@@ -39,6 +40,7 @@ class Plan:
     memory: dict[str, int]
     checkpoint_bytes: int
     state_bytes: int
+    layer_map: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `--json` prints it."""
@@ -77,6 +79,7 @@ def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
         memory=fit.predict(recipe, where, micro_batch, world),
         checkpoint_bytes=BYTES_PER_PARAMETER * counts.parameters,
         state_bytes=counts.state_bytes(recipe.model.max_seq_len),
+        layer_map=None if (found := layer_map(recipe.model)) is None else found.text,
     )
 
 
@@ -95,8 +98,9 @@ def show(request: Request, console: Console) -> int:
         {
             "parameters": f"{found.parameters:,}, of which {share:.0%} embed {model.vocab_size:,} tokens",
             "depth": f"{layers} layers" + (f", {calls} calls" if calls != layers else ""),
+            **_layers(model),
             "width": f"{model.dim} channels, context {model.max_seq_len} tokens",
-            "decoding state": f"{size(found.state_bytes)} a row at full context",
+            "decoding state": f"{size(found.state_bytes)} a row at full context{_growth(model)}",
         }
     )
     console.head(
@@ -147,6 +151,25 @@ def show(request: Request, console: Console) -> int:
     answer = {} if asked is None else {"forecast": forecast.to_dict(asked)}
     console.result({"recipe": request.recipe_name, **found.to_dict(), "derived": derived, **answer})
     return 0
+
+
+def _layers(model: tinycore.ModelConfig) -> dict[str, str]:
+    """Rows about the layers of a model that has several kinds of them."""
+    found = layer_map(model)
+    if found is None:
+        return {}
+    legend = ", ".join(f"{letter} {words}" for letter, words in found.legend.items())
+    return {"layers": f"{found.text}  ({found.ratio})", "": legend}
+
+
+def _growth(model: tinycore.ModelConfig) -> str:
+    """How the decoding state of a model with several kinds of layers gets there."""
+    if layer_map(model) is None:
+        return ""
+    counts, quarter = tinycore.count(model), max(1, model.max_seq_len // 4)
+    return (
+        f", {size(counts.state_bytes(quarter))} after {quarter:,} tokens, {size(counts.state_bytes(1))} after the first"
+    )
 
 
 def _learning_rate(recipe: Recipe) -> str:

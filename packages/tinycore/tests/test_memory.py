@@ -24,6 +24,11 @@ def config(**change: Any) -> tinycore.ModelConfig:
     return tinycore.ModelConfig.from_dict({**plain, **change})
 
 
+def recurrent(**settings: Any) -> tinycore.ModelConfig:
+    layer = {"mixer": {"kind": "mamba", **settings}, "ffn": {"kind": "swiglu", "hidden": 192}}
+    return config(layers=[{"repeat": 3, **layer}])
+
+
 def layers(**mixer: Any) -> list[dict[str, Any]]:
     return [{"repeat": 3, "mixer": {**ATTENTION, **mixer}, "ffn": {"kind": "swiglu", "hidden": 192}}]
 
@@ -62,6 +67,8 @@ SHAPES = {
     "experts, soft": config(layers=feed_forward(kind="experts", hidden=96)),
     "experts, top1": config(layers=feed_forward(kind="experts", mode="top1", hidden=96)),
     "moe, one active": config(layers=feed_forward(kind="moe", experts=3, active=1)),
+    "mamba": recurrent(),
+    "mamba with norms": recurrent(norms=True, expand=1),
 }
 PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "bf16"])
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)

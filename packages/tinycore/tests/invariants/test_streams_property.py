@@ -1,8 +1,11 @@
-"""Attention, whose state is ragged: any layout of documents and padding, cut anywhere, equals the whole."""
+"""Attention, whose state is ragged, and Mamba, whose state is reset: any layout of documents and padding, cut anywhere,
+equals the whole.
+"""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from hypothesis import given, settings
@@ -13,11 +16,20 @@ from tinycore import testing
 from tinycore.testing.probes import awake
 
 LENGTH = 14
+ATTENTION = {"kind": "attention", "heads": 4, "kv_heads": 2}
+MIXERS: dict[str, dict[str, Any]] = {
+    "attention": ATTENTION,
+    "window 1": {**ATTENTION, "window": 1},
+    "window 2": {**ATTENTION, "window": 2},
+    "window 4": {**ATTENTION, "window": 4},
+    "mamba": {"kind": "mamba", "state": 3},
+    "mamba, two taps": {"kind": "mamba", "state": 3, "conv": 2},
+}
 
 
 @functools.cache
-def model(window: int | None) -> tinycore.Decoder:
-    return awake(testing.stack(mixer={"kind": "attention", "heads": 4, "kv_heads": 2, "window": window}))
+def model(mixer: str) -> tinycore.Decoder:
+    return awake(testing.stack(mixer=MIXERS[mixer]))
 
 
 @st.composite
@@ -36,19 +48,19 @@ def layouts(draw: st.DrawFn) -> testing.Rows:
     return testing.Rows(tokens, torch.tensor(ids))
 
 
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(rows=layouts(), cuts=st.sets(st.integers(1, LENGTH - 1)), mixer=st.sampled_from(list(MIXERS)))
+def test_any_layout_cut_anywhere(rows: testing.Rows, cuts: set[int], mixer: str) -> None:
+    testing.streams_at(model(mixer), rows, sorted(cuts))
+
+
 @settings(deadline=None, derandomize=True, max_examples=40)
-@given(rows=layouts(), cuts=st.sets(st.integers(1, LENGTH - 1)), window=st.sampled_from([None, 1, 2, 4]))
-def test_any_layout_cut_anywhere(rows: testing.Rows, cuts: set[int], window: int | None) -> None:
-    testing.streams_at(model(window), rows, sorted(cuts))
-
-
-@settings(deadline=None, derandomize=True, max_examples=25)
-@given(rows=layouts(), window=st.sampled_from([None, 1, 2, 4]))
-def test_any_document_is_as_alone(rows: testing.Rows, window: int | None) -> None:
+@given(rows=layouts(), mixer=st.sampled_from(list(MIXERS)))
+def test_any_document_is_as_alone(rows: testing.Rows, mixer: str) -> None:
     with torch.no_grad():
-        packed = model(window)(rows.tokens, doc_ids=rows.doc_ids).logits
+        packed = model(mixer)(rows.tokens, doc_ids=rows.doc_ids).logits
         for document in rows.documents():
-            alone = model(window)(rows.tokens[document][None]).logits[0]
+            alone = model(mixer)(rows.tokens[document][None]).logits[0]
             assert (packed[document] - alone).abs().max() < 1e-9
 
 
@@ -56,7 +68,7 @@ def test_any_document_is_as_alone(rows: testing.Rows, window: int | None) -> Non
 @given(first=st.integers(1, 10), rest=st.integers(0, 5), length=st.integers(0, 10))
 def test_truncate_forgets_exactly_the_newest_tokens(first: int, rest: int, length: int) -> None:
     """A stream cut back to `length` tokens goes on as if it had seen no more."""
-    decoder, tokens = model(None), testing.single_rows(model(None).config, 2, 16).tokens
+    decoder, tokens = model("attention"), testing.single_rows(model("attention").config, 2, 16).tokens
     with torch.no_grad():
         state = decoder(tokens[:, :first]).state
         if rest:

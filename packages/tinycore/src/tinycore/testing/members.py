@@ -53,7 +53,11 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "grouped": {"heads": 4, "kv_heads": 2},
             "full": {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 100.0},
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
-        }
+        },
+        "mamba": {
+            "paper": {"state": 4},
+            "jamba": {"expand": 1, "state": 3, "conv": 2, "dt_rank": 2, "norms": True},
+        },
     },
     "ffn": {
         "swiglu": {"plain": {"hidden": 24}},
@@ -87,7 +91,8 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
         "attention": (
             ({"heads": 4, "window": 20}, {"heads": 4}),
             ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
-        )
+        ),
+        "mamba": (({"dt_rank": 1, "state": 16, "conv": 4, "expand": 2}, {}),),
     },
     "ffn": {
         "cms": (({"periods": [4], "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.levels.0.mlp."}),),
