@@ -51,7 +51,12 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "grouped": {"heads": 4, "kv_heads": 2},
             "full": {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 100.0},
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
-        }
+        },
+        "titans": {
+            "deep": {"heads": 2, "chunk": 5, "expansion": 2, "learning_rate": 0.2},
+            "matrix": {"heads": 4, "chunk": 5, "depth": 1, "momentum": False, "conv": 3, "learning_rate": 0.3},
+            "self-modifying": {"heads": 2, "chunk": 5, "expansion": 1, "self_modifying": True},
+        },
     },
     "ffn": {"swiglu": {"plain": {"hidden": 24}}},
     "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
@@ -67,7 +72,11 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, Settings], ...]]] = {
         "attention": (
             ({"heads": 4, "window": 20}, {"heads": 4}),
             ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
-        )
+        ),
+        "titans": (
+            ({"heads": 2, "chunk": 3, "conv": 4}, {"heads": 2, "chunk": 3, "conv": 0}),
+            ({"heads": 2, "chunk": 20}, {"heads": 2, "chunk": 64}),
+        ),
     },
     "norm": {"pre": (({"affine": True}, {"affine": False}),)},
     "depth": {"shared": (({"times": 1}, {"kind": "plain"}),)},
