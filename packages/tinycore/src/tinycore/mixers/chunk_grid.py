@@ -2,8 +2,8 @@
 
 A document's chunk n are its tokens at positions n C to (n + 1) C - 1. It is written when its last token is there, and read
 by the document's next chunk; the first chunk reads what the memory begins with. Only whole chunks are written, so a row of
-T tokens has no more than T / C writes, and one more if earlier tokens wait for it: a grid of fixed size that holds no
-padding, whatever documents the row is packed of.
+T tokens has no more than T / C writes, and one more if earlier tokens wait for it: a small grid without padding, whatever
+documents the row is packed of.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def _chunk_grid(layout: Compaction, chunk: int, carried: bool, kept: bool) -> Ch
     writes = (length - (not kept) + (chunk - 1 if carried else 0)) // chunk
     if device.type == "cpu" and not torch.compiler.is_compiling():
         writes = min(writes, int(ends.sum(1).max())) if rows else writes
+    if not kept:
+        writes = max(1, writes)  # in vain if need be: every parameter has a gradient in every batch, which DDP asks for
     slots = torch.argsort((~ends).long(), dim=1, stable=True)[:, :writes]  # (B, N)
     there = ends.gather(1, slots)
     fresh = positions.gather(1, slots) < chunk

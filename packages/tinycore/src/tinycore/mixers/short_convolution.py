@@ -7,10 +7,12 @@ one filter w (K,) a channel. It starts as the identity (w_0 = 1), so that a mode
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class ShortConvolution(nn.Module):
@@ -27,10 +29,35 @@ class ShortConvolution(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x begins with the K - 1 tokens that came before; positions (B, T) of the tokens in their documents."""
-        before = self.taps - 1
-        length = x.shape[1] - before
-        y = self.weight[0] * x[:, before:]
-        for tap in range(1, self.taps):
-            there = (positions >= tap)[..., None]
-            y = y + self.weight[tap] * torch.where(there, x[:, before - tap : before - tap + length], 0)
+        return _Convolve.apply(x, self.weight, positions)
+
+
+class _Convolve(torch.autograd.Function):
+    """Keeps the input, no copy of it for each tap. Differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, positions: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, positions)
+        y = weight[0] * x[:, len(weight) - 1 :]
+        for tap in range(1, len(weight)):
+            y = y + weight[tap] * _shifted(x, tap, len(weight), positions)
         return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, positions = ctx.saved_tensors
+        taps = len(weight)
+        grad_x = F.pad(weight[0] * grad, (0, 0, taps - 1, 0))
+        grad_weight = [(grad * x[:, taps - 1 :]).sum((0, 1))]
+        for tap in range(1, taps):
+            grad_weight.append((grad * _shifted(x, tap, taps, positions)).sum((0, 1)))
+            there = (positions >= tap)[..., None]
+            grad_x = grad_x + F.pad(torch.where(there, weight[tap] * grad, 0), (0, 0, taps - 1 - tap, tap))
+        return grad_x, torch.stack(grad_weight), None
+
+
+def _shifted(x: Tensor, tap: int, taps: int, positions: Tensor) -> Tensor:
+    """The token `tap` before each of the last T, 0 where it is of another document."""
+    first = taps - 1 - tap
+    return torch.where((positions >= tap)[..., None], x[:, first : first + positions.shape[1]], 0)

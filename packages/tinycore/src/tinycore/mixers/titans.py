@@ -112,7 +112,9 @@ class Titans(nn.Module):
             dim, (tall, width) = scope.dim, self.memory(scope)
             rates, taps = self.gates * self.heads, max(0, self.conv - 1)
             weights = self.heads * tall * width
-            writes = (length - 1) // self.chunk  # those that a token reads
+            writes = max(
+                1, (length - 1) // self.chunk
+            )  # those that a token reads; while training, one is made in any case
             once = 2.0 * weights  # FLOPs of M on one token, and of a gradient with respect to all of its weights
             # a write: M(k), the gradient with respect to the hidden channels (half of the matrices), to the weights; v^
             write = once * (2 if self.depth == 1 else 2.5) + (once if self.self_modifying else 0)
@@ -168,7 +170,7 @@ class Titans(nn.Module):
             if kept:
                 k, v, rates = self._after_pending(k, v, rates, past)
             y, weights, momentum = self._remember(q, k, v, rates, grid, past)
-            y = self.norm(y).view(rows, length, dim)
+            y = self.norm(y).reshape(rows, length, dim)
         y = layout.restored(self.o(y * F.silu(self.gate(inner))))
         if not kept:
             return y, carry, None, {}
