@@ -108,29 +108,59 @@ class Titans(nn.Module):
         def build(self, scope: Scope) -> Titans:
             return Titans(self, scope)
 
+        def writes(self, length: int) -> int:
+            """Writes into a memory that tokens of a row of `length` read; while training, one is made in any case."""
+            return max(1, (length - 1) // self.chunk)
+
         def cost(self, scope: Scope, length: int) -> Cost:
             dim, (tall, width) = scope.dim, self.memory(scope)
-            rates, taps = self.gates * self.heads, max(0, self.conv - 1)
-            weights = self.heads * tall * width
-            writes = max(
-                1, (length - 1) // self.chunk
-            )  # those that a token reads; while training, one is made in any case
+            rates, weights = self.gates * self.heads, self.heads * tall * width
+            writes = self.writes(length)
             once = 2.0 * weights  # FLOPs of M on one token, and of a gradient with respect to all of its weights
             # a write: M(k), the gradient with respect to the hidden channels (half of the matrices), to the weights; v^
             write = once * (2 if self.depth == 1 else 2.5) + (once if self.self_modifying else 0)
-            reads = once * (1 + writes * min(self.chunk, length) / length)
-            written = write * writes * self.chunk / length
             name = "memory_projections"
             total = Cost(
                 parameters=weights + rates + width + 3 * dim * self.conv,
-                flops={"memory_reads": reads, "memory_writes": written},
-                state=weights * (2 if self.momentum else 1) + (self.chunk - 1) * (2 * dim + rates) + taps * 3 * dim,
-                saved=0.0,
+                flops={
+                    "memory_reads": once * (1 + writes * min(self.chunk, length) / length),
+                    "memory_writes": write * writes * self.chunk / length,
+                },
+                state=weights * (2 if self.momentum else 1)
+                + (self.chunk - 1) * (2 * dim + rates)
+                + max(0, self.conv - 1) * 3 * dim,
+                saved=self._saved(scope, length),
+                transient=self._transient(scope, length),
             )
             for projection in ("q", "k", "v", "gate"):
                 total += self.projection(scope, projection).cost(dim, dim, name)
             total += self.projection(scope, "rates").cost(dim, rates, name)
             return total + self.projection(scope, "o").cost(dim, dim, "memory_output")
+
+        def _saved(self, scope: Scope, length: int) -> float:
+            """Bytes per token. In products' precision: input, gate, its silu, the last linear's input."""
+            dim, (tall, width) = scope.dim, self.memory(scope)
+            hidden = self.expansion * dim if self.depth == 2 else 0
+            writes = self.writes(length)
+            read = 2 * hidden + dim
+            write = 4 * hidden + (4 if self.depth == 2 else 3) * dim
+            if self.self_modifying:
+                write += read + 2 * dim
+            # weights before and after each write, the momentum before it; what M_0 is for the product with all tokens
+            versions = (3 if self.momentum else 2) * writes + 1
+            elements = (
+                (11 if self.conv else 8) * dim  # of q, k, v: inputs of convolution and of silu, silu; M(q), normed
+                + read
+                + (writes * self.chunk / length) * (read + write)
+                + versions * self.heads * tall * width / length
+            )
+            return 4.0 * elements + 4.0 * scope.product_bytes * dim
+
+        def _transient(self, scope: Scope, length: int) -> int:
+            """Bytes: gradients of the hidden channels of M_0 on all tokens, of q, k, v, answers; of some weights."""
+            dim, (tall, width) = scope.dim, self.memory(scope)
+            hidden = self.expansion * dim if self.depth == 2 else 0
+            return 4 * scope.rows * (length * (2 * hidden + 6 * dim) + 4 * self.heads * tall * width)
 
     def __init__(self, config: Config, scope: Scope) -> None:
         super().__init__()

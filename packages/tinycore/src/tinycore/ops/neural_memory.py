@@ -3,15 +3,18 @@
     depth 1    M(x) = W x                               weights (h, h) = W
     depth 2    M(x) = x + D^T silu(U x)                 weights (2 E h, h) = U over D, E the expansion
 
-Gradients of the inner loss are written out, so that they are ordinary operations: the outer gradient goes through them, and
-all sequences and heads are one batched product. `weights` are (..., R, h); x, keys, values (..., C, h).
+Gradients of the inner loss are written out in ordinary operations: the outer gradient goes through them, and all sequences
+and heads are one batched product. `weights` are (..., R, h); x, keys, values (..., C, h).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 EPS = 1e-6
 
@@ -42,15 +45,31 @@ def descent(
         error = 2 * (found - values)
         if self_modifying:
             error = error + found
-        return (steps * error).mT @ keys
+        return error.mT @ (steps * keys)
     up, down = weights.chunk(2, dim=-2)
     inner = keys @ up.mT  # (..., C, E h)
-    gate = inner.sigmoid()
-    hidden = inner * gate  # silu
+    hidden = F.silu(inner)
     found = hidden @ down
     error = 2 * (keys + found - values)
-    error_inner = (error @ down.mT) * gate * (1 + inner * (1 - gate))
+    error_inner = _ThroughSilu.apply(error @ down.mT, inner)
     if self_modifying:
         error = error + found / (hidden.square().sum(-1, keepdim=True) + EPS)
         error_inner = error_inner + inner
-    return torch.cat([(steps * error_inner).mT @ keys, (steps * hidden).mT @ error], dim=-2)
+    return torch.cat([error_inner.mT @ (steps * keys), hidden.mT @ (steps * error)], dim=-2)
+
+
+class _ThroughSilu(torch.autograd.Function):
+    """grad * silu'(x), which keeps its two arguments only. Differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(grad, x)
+        return torch.ops.aten.silu_backward(grad, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor]:
+        grad, x = ctx.saved_tensors
+        gate = x.sigmoid()
+        curvature = gate * (1 - gate) * (2 + x * (1 - 2 * gate))
+        return torch.ops.aten.silu_backward(outer, x), outer * grad * curvature
