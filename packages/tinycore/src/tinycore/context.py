@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinycore.ops.documents import PADDING, document_before
 from tinycore.state import STREAM, State, StreamState
-
-PADDING = -1
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,7 @@ def _positions(documents: Tensor, current: Tensor, seen: Tensor) -> Tensor:
     has position 0.
     """
     valid = documents != PADDING
-    length = documents.shape[1]
-    steps = torch.arange(length, device=documents.device).expand_as(documents)
-    newest = torch.where(valid, steps, -1).cummax(1).values  # the last valid token up to t, or -1
-    before = torch.cat([torch.full_like(newest[:, :1], -1), newest[:, :-1]], dim=1)
-    previous = torch.where(before >= 0, documents.gather(1, before.clamp(min=0)), current[:, None])
-    starts = valid & (documents != previous)
+    starts = valid & (documents != document_before(documents, current))
     counted = valid.long().cumsum(1)  # valid tokens up to and including t
     offset = torch.where(starts, counted - 1, -1).cummax(1).values  # valid tokens before this document's start
     continued = counted - 1 + seen[:, None]
