@@ -184,6 +184,21 @@ def test_a_stream_in_pieces_equals_one_call(settings: dict[str, Any]) -> None:
         testing.CHECKS[invariant](config)
 
 
+def test_chunks_count_the_tokens_that_the_mixer_sees() -> None:
+    """Routing leaves tokens out: of two documents some, the first among them, and positions with gaps."""
+    module, x = mixer(), inputs(20)
+    documents = torch.tensor([[3] * 12 + [9] * 8])
+    kept = torch.tensor([[1, 2, 4, 5, 6, 8, 9, 11, 14, 15, 16, 17, 18, 19]])
+    whole = Context(torch.cat([torch.arange(12), torch.arange(8)])[None], documents, contiguous=True)
+    y, _, state, _ = module(x[:, kept[0]], {}, whole.gather(kept), {})
+    for document, slots in ((0, slice(0, 8)), (1, slice(8, 14))):
+        alone = by_hand(module, x[0, kept[0]][slots])
+        assert (y[0, slots] - alone).abs().max() < 1e-11, document
+    state = module(x[:, kept[0, :5]], {}, whole.gather(kept[:, :5]), {})[2]
+    rest = module(x[:, kept[0, 5:]], {}, whole.gather(kept[:, 5:]), state)[0]
+    assert (rest - y[:, 5:]).abs().max() < 1e-11
+
+
 def test_only_the_sequences_own_weights_change() -> None:
     module, x = mixer(), inputs(13, rows=2)
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tinycore.context import Context
+from tinycore.context import Context, begin
+from tinycore.state import STREAM, StreamState
 
 
 class Compaction(NamedTuple):
@@ -31,6 +32,22 @@ class Compaction(NamedTuple):
     def restored(self, x: Tensor) -> Tensor:
         """x (B, T, ...) compacted -> as it stands in the row."""
         return x if self.rank is None else take(x, self.rank)
+
+
+def own_context(ctx: Context, rows: int, length: int, before: StreamState | None) -> tuple[Context, StreamState]:
+    """The context of the tokens that a mixer has seen itself, and where its stream stands after them.
+
+    Routing may have kept tokens from it, so the positions of the model leave gaps and need not begin at 0; these do not.
+    before: where the mixer's stream stood; None = fresh. Layers that have seen the same share the result.
+    """
+    known = ctx.memo.setdefault("own contexts", [])
+    for seen, found in known:
+        if seen is (None if before is None else before.positions):
+            return found
+    slots = ctx.positions.expand(rows, length)
+    found = begin(slots, ctx.documents, None if before is None else {STREAM: before})
+    known.append((None if before is None else before.positions, found))
+    return found
 
 
 def compaction(ctx: Context, rows: int, length: int, kept: bool) -> Compaction:

@@ -37,11 +37,12 @@ from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.mixers.chunk_grid import ChunkGrid, chunk_grid
-from tinycore.mixers.compaction import Compaction, compaction, newest, take
+from tinycore.mixers.compaction import Compaction, compaction, newest, own_context, take
 from tinycore.mixers.short_convolution import ShortConvolution
 from tinycore.norms.rms import RMSNorm
 from tinycore.ops.neural_memory import EPS, descent, memory_rows, read
 from tinycore.ops.precision import full_precision
+from tinycore.state import StreamState
 
 FORGETTING_BIAS = -3.0  # sigmoid: .05 of the memory a chunk
 
@@ -55,6 +56,8 @@ class MemoryState(NamedTuple):
     values: Tensor  # (B, chunk - 1, H h)
     rates: Tensor  # (B, chunk - 1, G H), before their sigmoid
     inputs: Tensor | None  # (B, taps - 1, 3 H h), of the convolution
+    seen: Tensor  # (B,) int64, tokens of the current document
+    document: Tensor | None  # (B,) int64, its id; None while rows are single documents
 
 
 class Titans(nn.Module):
@@ -157,10 +160,8 @@ class Titans(nn.Module):
             return 4.0 * elements + 4.0 * scope.product_bytes * dim
 
         def _transient(self, scope: Scope, length: int) -> int:
-            """Bytes: gradients of the hidden channels of M_0 on all tokens, of q, k, v, answers; of some weights."""
-            dim, (tall, width) = scope.dim, self.memory(scope)
-            hidden = self.expansion * dim if self.depth == 2 else 0
-            return 4 * scope.rows * (length * (2 * hidden + 6 * dim) + 4 * self.heads * tall * width)
+            """Bytes: a few gradients of the stream's size. Those inside the memory take the place of what it kept."""
+            return 4 * scope.rows * length * 5 * scope.dim
 
     def __init__(self, config: Config, scope: Scope) -> None:
         super().__init__()
@@ -189,8 +190,9 @@ class Titans(nn.Module):
         rows, length, dim = x.shape
         past: MemoryState | None = None if state is None else state.get("memory")
         kept = state is not None
-        layout = compaction(ctx, rows, length, kept)
-        grid = chunk_grid(ctx, layout, self.config.chunk, past is not None, kept)
+        own, stream = own_context(ctx, rows, length, None if past is None else StreamState(past.seen, past.document))
+        layout = compaction(own, rows, length, kept)
+        grid = chunk_grid(own, layout, self.config.chunk, past is not None, kept)
         inner = layout.compacted(x)
         compute = torch.promote_types(x.dtype, torch.float32)
         q, k, v, rates = (part(inner).to(compute) for part in (self.q, self.k, self.v, self.rates))
@@ -205,7 +207,8 @@ class Titans(nn.Module):
         if not kept:
             return y, carry, None, {}
         k, v, rates = (newest(part, layout.tokens, self.config.chunk - 1) for part in (k, v, rates))
-        return y, carry, {"memory": MemoryState(weights, momentum, k, v, rates, inputs)}, {}
+        after = MemoryState(weights, momentum, k, v, rates, inputs, stream.positions, stream.documents)
+        return y, carry, {"memory": after}, {}
 
     def _convolved(
         self, q: Tensor, k: Tensor, v: Tensor, layout: Compaction, past: MemoryState | None, kept: bool
