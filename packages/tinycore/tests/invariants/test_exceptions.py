@@ -7,6 +7,7 @@ from tinycore.testing.members import FAMILIES
 from tinycore.testing.table import exceptions, table
 
 EXCEPTIONS = {
+    ("mixer", "mlgru", "identity", "is a mixer of its own, no add-on to another"),
     ("ffn", "swiglu", "identity", "is the plain stack itself"),
     ("residual", "plain", "identity", "is the plain stack itself"),
     ("depth", "plain", "identity", "is the plain stack itself"),

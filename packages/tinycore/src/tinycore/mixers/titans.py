@@ -148,7 +148,7 @@ class Titans(nn.Module):
             read = 2 * hidden + dim
             write = 4 * hidden + (4 if self.depth == 2 else 3) * dim
             if self.self_modifying:
-                write += read + 2 * dim
+                write += read + (2 * dim if self.depth == 2 else 0)
             # weights before and after each write, the momentum before it; what M_0 is for the product with all tokens
             versions = (3 if self.momentum else 2) * writes + 1
             elements = (

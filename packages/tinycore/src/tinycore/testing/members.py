@@ -52,6 +52,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "full": {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 100.0},
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
         },
+        "mlgru": {"normed": {}, "sigmoid": {"gate": "sigmoid"}, "unbounded": {"lower_bound": False}},
         "titans": {
             "deep": {"heads": 2, "chunk": 5, "expansion": 2, "learning_rate": 0.2},
             "matrix": {"heads": 4, "chunk": 5, "depth": 1, "momentum": False, "conv": 3, "learning_rate": 0.3},
