@@ -21,7 +21,12 @@ from tinycore.mixers.attention import Attention
 # `compiled` is left to the members' own tests: tracing takes longer than all of these together
 INVARIANTS = [name for name in testing.CHECKS if name != "compiled"]
 CHANNELS = 4  # of an attention head
-SIZES = {"hidden": 24, "head_dim": CHANNELS}  # what a key that is a size becomes, wherever it stands and is not null
+SIZES = {
+    "hidden": 24,
+    "head_dim": CHANNELS,
+    "chunk": 5,
+    "window": 6,
+}  # what a key that is a size becomes, wherever it stands and is not null
 
 
 def shrunk(config: tinycore.ModelConfig) -> dict[str, Any]:
@@ -41,7 +46,9 @@ def shrink_layer(layer: dict[str, Any]) -> list[int]:
     layer["repeat"] = min(layer["repeat"], 2)
     mixer = layer["mixer"]
     heads = []
-    if mixer is not None and "heads" in mixer:
+    if mixer is not None and "heads" in mixer and "kv_heads" not in mixer:
+        heads.append(mixer["heads"])
+    elif mixer is not None and "heads" in mixer:
         groups = mixer.get("kv_heads") or mixer["heads"]
         mixer["heads"], mixer["kv_heads"] = (count // gcd(mixer["heads"], groups) for count in (mixer["heads"], groups))
         if mixer["heads"] == 1:  # as many key heads as query heads: keep several

@@ -28,6 +28,8 @@ COUNTS = {
     "brandon-30m": 29_993_856,
     "brandon-110m-v1": 109_529_856,
     "brandon-110m-v2": 111_364_416,
+    "titans-10m": 10_776_188,
+    "matmulfree-10m": 10_627_328,
 }
 
 
