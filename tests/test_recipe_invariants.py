@@ -25,6 +25,8 @@ SIZES = {
     "hidden": 24,
     "head_dim": CHANNELS,
     "state": 4,
+    "chunk": 5,
+    "window": 6,
 }  # what a key that is a size becomes, wherever it stands and is not null
 
 
@@ -45,7 +47,9 @@ def shrink_layer(layer: dict[str, Any]) -> list[int]:
     layer["repeat"] = min(layer["repeat"], 2)
     mixer = layer["mixer"]
     heads = []
-    if mixer is not None and "heads" in mixer:
+    if mixer is not None and "heads" in mixer and "kv_heads" not in mixer:
+        heads.append(mixer["heads"])
+    elif mixer is not None and "heads" in mixer:
         groups = mixer.get("kv_heads") or mixer["heads"]
         mixer["heads"], mixer["kv_heads"] = (count // gcd(mixer["heads"], groups) for count in (mixer["heads"], groups))
         if mixer["heads"] == 1:  # as many key heads as query heads: keep several

@@ -39,6 +39,8 @@ COUNTS = {
     "nanosilhouette-nano": 50_243_072,
     "nanosilhouette-micro": 125_759_232,
     "nanosilhouette-small": 351_329_280,
+    "titans-10m": 10_776_188,
+    "matmulfree-10m": 10_627_328,
 }
 
 # the blueprint's larger models: width, layers, heads, period; a feed-forward of 8/3 in every layer or after attention alone

@@ -37,6 +37,10 @@ def feed_forward(**ffn: Any) -> list[dict[str, Any]]:
     return [{"repeat": 3, "mixer": ATTENTION, "ffn": {"hidden": 192, **ffn}}]
 
 
+def alone(**mixer: Any) -> list[dict[str, Any]]:
+    return [{"repeat": 3, "mixer": mixer, "ffn": {"kind": "swiglu", "hidden": 192}}]
+
+
 SHAPES = {
     "plain": config(),
     "shared": config(depth={"kind": "shared", "times": 2}),
@@ -44,6 +48,9 @@ SHAPES = {
     "one key head": config(layers=layers(kv_heads=1)),
     "untied, large vocabulary": config(vocab_size=4096, embed={"tied": False}),
     "small chunks: the peak is in a layer": config(vocab_size=300, heads={"lm": {"chunk": 64}}),
+    "neural memory": config(layers=alone(kind="titans", heads=2, chunk=16)),
+    "neural memory, a matrix": config(layers=alone(kind="titans", heads=4, chunk=32, depth=1, self_modifying=True)),
+    "gated recurrence": config(layers=alone(kind="mlgru")),
     "no gains": config(norm={"affine": False}),
     "gated": config(residual={"kind": "gated"}),
     "depth-weighted averages": config(residual={"kind": "denseformer"}, depth={"kind": "shared", "times": 2}),

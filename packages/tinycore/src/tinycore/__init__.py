@@ -13,6 +13,8 @@ from tinycore.ffns import swiglu as _swiglu  # noqa: F401
 from tinycore.generation import Generation, Sampling, generate, stream
 from tinycore.mixers import attention as _attention  # noqa: F401
 from tinycore.mixers import mamba as _mamba  # noqa: F401
+from tinycore.mixers import mlgru as _mlgru  # noqa: F401
+from tinycore.mixers import titans as _titans  # noqa: F401
 from tinycore.model import Decoder, Output, build
 from tinycore.model_config import LayerConfig, ModelConfig
 from tinycore.residual import denseformer as _denseformer  # noqa: F401

@@ -106,7 +106,18 @@ class BranchConfig:
 
 
 class MixerConfig(BranchConfig, Family):
-    """How do positions talk?"""
+    """How do positions talk?
+
+    What all layers of a kind share is a module () -> Tensor of the model's own: it is called once a pass, and its result
+    stands in the carry under the kind's name.
+    """
+
+    def build_shared(self, scope: Scope) -> nn.Module:
+        raise NotImplementedError
+
+    def shared_cost(self, scope: Scope) -> Cost:
+        """Nothing is built where this has no parameters."""
+        return Cost()
 
 
 class FeedForwardConfig(BranchConfig, Family):

@@ -44,6 +44,7 @@ class Decoder(nn.Module):
         layers = config.flat_layers()
         self.embed = config.embed.build(scope)
         self.layers = nn.ModuleList(Layer(layer, config.scope(index)) for index, layer in enumerate(layers))
+        self.shared = nn.ModuleDict({kind: mixer.build_shared(scope) for kind, mixer in config.sharing().items()})
         self.depth = config.depth.build(len(layers), scope)
         self.norm = config.norm.build_final(scope)
         self.heads = nn.ModuleDict(
@@ -82,8 +83,9 @@ class Decoder(nn.Module):
         ctx, stream = begin(tokens, doc_ids, state)
         if routes is not None:
             ctx = replace(ctx, routes=routes)
+        carry = {kind: module() for kind, module in self.shared.items()}
         x, tapped, after, aux = self.depth(
-            self.layers, self.embed(tokens), {}, ctx, (state or {}) if keep else None, self.taps
+            self.layers, self.embed(tokens), carry, ctx, (state or {}) if keep else None, self.taps
         )
         tapped["final"] = self.norm(x)
         losses = {name.removeprefix(LOSS): entry for name, entry in aux.items() if name.startswith(LOSS)}

@@ -153,6 +153,12 @@ class ModelConfig:
         """Every layer application of one forward pass, in order."""
         return self.depth.call_sites(self.size())
 
+    def sharing(self) -> dict[str, MixerConfig]:
+        """By kind, the first mixer that has something to share with all of its kind."""
+        mixers = [layer.mixer for layer in reversed(self.flat_layers()) if layer.mixer is not None]
+        scope = self.scope()
+        return {mixer.kind: mixer for mixer in mixers if mixer.shared_cost(scope).parameters}
+
     def size(self) -> int:
         """How many layers own parameters."""
         return sum(layer.size() for layer in self.layers)
@@ -180,6 +186,8 @@ class ModelConfig:
             total += layer.cost(replace(scope, layer=index), length).called(calls[index])
         stream = self.residual.stream_cost(scope, length)
         total = replace(total + stream, transient=total.transient + stream.transient)
+        for mixer in self.sharing().values():
+            total += mixer.shared_cost(scope)
         for head in self.heads.values():
             total += head.cost(scope, self.embed.tied)
         return total

@@ -29,6 +29,7 @@ EXCEPTIONS = {
     ),
     ("ffn", "moe", "compiled", "the number of an expert's tokens depends on the data"),
     ("ffn", "relu2", "identity", "takes the place of the plain feed-forward and adds nothing to it"),
+    ("mixer", "mlgru", "identity", "is a mixer of its own, no add-on to another"),
     ("ffn", "swiglu", "identity", "is the plain stack itself"),
     ("residual", "plain", "identity", "is the plain stack itself"),
     ("depth", "plain", "identity", "is the plain stack itself"),

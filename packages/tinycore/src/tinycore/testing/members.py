@@ -58,6 +58,12 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "paper": {"state": 4},
             "jamba": {"expand": 1, "state": 3, "conv": 2, "dt_rank": 2, "norms": True},
         },
+        "mlgru": {"normed": {}, "sigmoid": {"gate": "sigmoid"}, "unbounded": {"lower_bound": False}},
+        "titans": {
+            "deep": {"heads": 2, "chunk": 5, "expansion": 2, "learning_rate": 0.2},
+            "matrix": {"heads": 4, "chunk": 5, "depth": 1, "momentum": False, "conv": 3, "learning_rate": 0.3},
+            "self-modifying": {"heads": 2, "chunk": 5, "expansion": 1, "self_modifying": True},
+        },
     },
     "ffn": {
         "swiglu": {"plain": {"hidden": 24}},
@@ -93,6 +99,10 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
             ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
         ),
         "mamba": (({"dt_rank": 1, "state": 16, "conv": 4, "expand": 2}, {}),),
+        "titans": (
+            ({"heads": 2, "chunk": 3, "conv": 4}, {"heads": 2, "chunk": 3, "conv": 0}),
+            ({"heads": 2, "chunk": 20}, {"heads": 2, "chunk": 64}),
+        ),
     },
     "ffn": {
         "cms": (({"periods": [4], "hidden": 24}, PLAIN_FFN, {"branches.ffn.": "branches.ffn.levels.0.mlp."}),),
