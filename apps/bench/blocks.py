@@ -130,8 +130,8 @@ def _settings(arguments: Arguments) -> dict[str, Any]:
 
 def _lengths(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
-    found = [int(word) for word in words if word.isascii() and word.isdigit() and 2 <= int(word[:9]) <= MAX_LENGTH]
-    if len(found) < len(words) or len(set(found)) < len(found):
+    found = [int(word) for word in words if word.isascii() and word.isdigit() and len(word) < 10]
+    if len(found) < len(words) or len(set(found)) < len(found) or not 2 <= min(found) <= max(found) <= MAX_LENGTH:
         raise BadRequest(
             f"--lengths: {text!r} is not a list of different lengths from 2 to {MAX_LENGTH:,}, such as 512,4096"
         )
