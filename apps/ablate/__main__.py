@@ -90,7 +90,8 @@ def _train(arguments: Arguments, path: Path, out: Path, console: Console) -> int
         missing = [task for task in tasks if not _is_finished(out, task, data)]
         bound = baseline.of(out, tasks[0].recipe, prepared)
         console.say(
-            f"{len(arms)} variants x {len(seeds)} seeds: {len(tasks) - len(missing)} cells of {len(tasks)} are there, "
+            f"{len(tasks)} cells ({', '.join(arms)}; seed {', '.join(map(str, seeds))}): "
+            f"{len(tasks) - len(missing)} are there, "
             f"{len(missing)} to train, {jobs} at a time with {threads} thread{'s' * (threads > 1)} each; "
             f"the bigram model has {bound.val_bpb:.4f} bits per byte"
         )

@@ -175,7 +175,7 @@ def _notes(rows: Sequence[Row], bound: Baseline) -> list[str]:
     if judged:
         notes.append(
             f"Intervals are Student's, over differences paired by seed. Of the {judged} comparison{'s' * (judged > 1)}, "
-            f"{0.05 * judged:.1f} would be called better or worse by chance if no variant differed."
+            f"{0.05 * judged:.2f} would be called better or worse by chance if no variant differed."
         )
     for row in rows:
         gone = [str(seed) for seed, each in row.cells.items() if each.status == "diverged"]
