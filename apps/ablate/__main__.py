@@ -84,13 +84,13 @@ def _train(arguments: Arguments, path: Path, out: Path, console: Console) -> int
     tasks = [Task(arm, seed, cell.recipe_of(arm, seed, bits)) for seed in seeds for arm in arms.values()]
     lock = _claim(out)
     try:
-        files.remove_leftovers(out)
+        schedule.remove_leftovers(out)
         prepared = prepare(tasks[0].recipe, console)
         data = prepared.manifest["sha256"]
         missing = [task for task in tasks if not _is_finished(out, task, data)]
         bound = baseline.of(out, tasks[0].recipe, prepared)
         console.say(
-            f"{len(tasks)} cells ({', '.join(arms)}; seed {', '.join(map(str, seeds))}): "
+            f"{len(tasks)} cell{'s' * (len(tasks) > 1)} ({', '.join(arms)}; seed {', '.join(map(str, seeds))}): "
             f"{len(tasks) - len(missing)} are there, "
             f"{len(missing)} to train, {jobs} at a time with {threads} thread{'s' * (threads > 1)} each; "
             f"the bigram model has {bound.val_bpb:.4f} bits per byte"

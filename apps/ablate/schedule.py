@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,15 @@ class _Running:
     began: float
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what cells left that were being trained when everything was killed; one may still be busy ending itself."""
+    for path in folder.glob(f"{files.TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def train(tasks: Sequence[Task], place: Place, console: Console) -> Outcome:
     """Train `tasks` in their order, `place.jobs` at a time; each one's file is there as soon as it is done.
 
@@ -106,8 +116,7 @@ def train(tasks: Sequence[Task], place: Place, console: Console) -> Outcome:
 
 
 def _start(task: Task, place: Place) -> _Running:
-    scratch = place.folder / f"{files.TEMPORARY}{task.name}"
-    scratch.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{files.TEMPORARY}{task.name}-", dir=place.folder))
     (scratch / "recipe.yaml").write_text(recipes.to_yaml(task.recipe), encoding="utf-8")
     command = [*PRETRAIN, "--recipe", str(scratch / "recipe.yaml"), "--out", str(scratch / "run"), "--json"]
     environment = {
