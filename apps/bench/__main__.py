@@ -12,6 +12,7 @@ BENCHMARKS = {
     "train": "training speed and memory beside transformers' Llama of the same shape",
     "generate": "decoding speed beside transformers' generate",
     "memory": "predicted memory of training beside measured",
+    "blocks": "speed, memory and counts of every building block beside the plain one",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }
 

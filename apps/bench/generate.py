@@ -18,6 +18,7 @@ from apps.bench import peer, results, rounds
 from apps.common import recipes
 from apps.common.command_line import HELP, Grammar, Option, take_apart
 from apps.common.errors import BadRequest, TrainingFailed
+from apps.common.markdown import table
 
 OPTIONS = {
     "recipe": Option("model to decode with, freshly initialised (default: brandon-10m)", "NAME|FILE"),
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         }
         rows.append([task.name, speed["tinycore"].shown(".0f"), speed["transformers"].shown(".0f"), times.shown()])
     head = ("decoded tokens/s, float32", "tinycore", "transformers (sdpa, dynamic cache)", "ratio")
-    sys.stdout.write(results.table(head, rows) + "\n")
+    sys.stdout.write(table(head, rows) + "\n")
     path = arguments.path("json")
     if path is not None:
         command = f"uv run apps/bench generate --recipe {name} --tokens {count} --rounds {repeats}"

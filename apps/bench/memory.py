@@ -26,6 +26,7 @@ from apps.common.command_line import HELP, Arguments, Grammar, Option, take_apar
 from apps.common.console import Console, size
 from apps.common.data import prepare
 from apps.common.errors import BadRequest, TrainingFailed
+from apps.common.markdown import table
 from apps.common.recipe import EmbeddedSource, Recipe
 
 DEFAULT = (("demo", None), ("brandon-226k", None), ("brandon-900k", None), ("brandon-10m", 4), ("brandon-110m-v1", 1))
@@ -108,7 +109,7 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
         ratio = f"{totals[0] / totals[1]:.3f}"
         cells = [f"{value / 2**20:,.0f}" for value in (*tensors, *totals)]
         rows.append([row["recipe"], str(row["micro_batch"]), str(row["length"]), row["precision"], *cells, ratio])
-    return results.table(head, rows)
+    return table(head, rows)
 
 
 def _asked(arguments: Arguments) -> list[tuple[str, int | None]]:

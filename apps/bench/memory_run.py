@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
 import tinycore
+from apps.bench.activations import saved_bytes
 from apps.common import fit, optimization, precision, process_memory, recipes
 from apps.common.command_line import Request
 from apps.common.console import Console
@@ -62,28 +63,11 @@ def _step_bytes(recipe: Recipe, model: nn.Module, bits: str) -> dict[str, int]:
     if recipe.accumulation() == 1:  # nothing is there yet when a step's only micro-batch begins
         found["gradients"] = 0
         optimizer.zero_grad(set_to_none=True)
-    found["activations"] = saved_bytes(model, batch, bits)
+    found["activations"] = saved_bytes(model, lambda: _loss(model, batch, bits))
     with profile(profile_memory=True) as traced:
         _loss(model, batch, bits).backward()
     found["temporaries"] = most_allocated(traced) - found["activations"]
     return found
-
-
-def saved_bytes(model: nn.Module, batch: Batch, bits: str) -> int:
-    """Bytes of all that autograd keeps of a forward pass, each storage once, parameters left out."""
-    known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, Tensor] = {}  # holding the tensors keeps their addresses apart
-
-    def keep(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address not in known:
-            kept.setdefault(address, tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(model, batch, bits)
-    assert loss.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def most_allocated(traced: profile) -> int:

@@ -1,16 +1,18 @@
-"""What a benchmark leaves: the machine it ran on, its command, its figures, as JSON; and tables to look at."""
+"""What a benchmark leaves: the machine it ran on, its command, its figures, as JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from apps.common import files
 
 LIBRARIES = ("torch", "transformers", "triton")
 
@@ -34,25 +36,10 @@ def machine() -> dict[str, Any]:
 
 
 def write(path: Path, command: str, figures: Mapping[str, Any]) -> None:
-    """Write `figures` to `path` with the command and the machine that made them."""
+    """Write `figures` to `path` with the command and the machine that made them, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"command": command, "machine": machine(), **figures}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned for a terminal."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = f"|{'|'.join('-' * (width + 2) if not column else '-' * (width + 1) + ':' for column, width in enumerate(widths))}|"
-    return "\n".join([line(head), rule, *map(line, rows)])
+    files.write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def _processor() -> str:

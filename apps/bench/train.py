@@ -28,6 +28,7 @@ from apps.common.command_line import HELP, Grammar, Option, take_apart
 from apps.common.console import Console, size
 from apps.common.data import Prepared, prepare
 from apps.common.errors import TrainingFailed
+from apps.common.markdown import table
 from apps.common.process_memory import peak_bytes
 from apps.common.recipe import EmbeddedSource, Recipe
 from tinydata import Loader
@@ -216,7 +217,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
         ]
         for name, rate in rates.items()
     ]
-    console.say(results.table(["", "tokens/s", "range", "MFU", "peak memory", "of it training"], rows))
+    console.say(table(["", "tokens/s", "range", "MFU", "peak memory", "of it training"], rows))
     peaks = found["product_flops_per_second"]
     console.say(
         f"\nMFU: share of a square product's rate measured in this run, {peaks['fp32'] / 1e12:.2f} (float32) and "
@@ -233,7 +234,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
         rows.append(
             [f"peak memory, {bits}: ours over the peer's", f"{share:.2f}x", f"without the start {net:.2f}", "1"]
         )
-    console.say("\n" + results.table(["ratio", "median", "range", "n"], rows))
+    console.say("\n" + table(["ratio", "median", "range", "n"], rows))
     if found["compile_seconds"]:
         spent = ", ".join(f"{side} {value:.0f} s" for side, value in found["compile_seconds"].items())
         saved = 1 / rates["ours bf16"]["median"] - 1 / rates["ours compiled"]["median"]

@@ -116,7 +116,7 @@ def print_app_help(
     out = _Printer()
     out.line(summary)
     out.line()
-    usage = escape(f"{words} [OPTIONS]")
+    usage = escape(f"{words} [OPTIONS]".strip())
     out.line(f"[bold green]Usage:[/] [bold cyan]uv run apps/{app}[/] [cyan]{usage}[/]")
     out.options(options)
     out.examples(examples)

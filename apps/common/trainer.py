@@ -45,6 +45,7 @@ from apps.common.validation import Validator, to_device
 from tinycore import Decoder
 from tinycore.families import LOSS, Aux, add_aux
 
+NOT_FINITE = "loss or gradient not finite"  # how the message of such a failure begins
 VALIDATION_ORDER = 0  # seed of the order that validation rows are drawn in, whatever the run's own seed
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Iterator[tuple[dict[str, tuple[Tensor, Tensor]], bool]]]
 
@@ -266,7 +267,7 @@ class Trainer:
             found = checkpoints.newest(self.run_directory.checkpoints) if self.run_directory else None
             good = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"
             raise TrainingFailed(
-                f"loss or gradient not finite at step {first + 1}; {good}. Lower optim.learning_rate or optim.clip, "
+                f"{NOT_FINITE} at step {first + 1}; {good}. Lower optim.learning_rate or optim.clip, "
                 "or look at the data of that step"
             )
 

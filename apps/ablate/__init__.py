@@ -1,0 +1,1 @@
+"""Controlled comparison of variants of one model: `uv run apps/ablate --help`."""

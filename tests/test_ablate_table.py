@@ -1,0 +1,202 @@
+"""The table says what its cells hold: means, paired intervals by printed quantiles, and nothing that does not compare."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.ablate import cell, comparison
+from apps.ablate.__main__ import run as ablate_app
+from apps.ablate.baseline import Baseline
+from apps.ablate.cell import Cell
+from apps.common import files, recipes, variants
+from apps.common.errors import BadRequest, RunError
+from tinycore.config import dump
+
+# val_bpb by seed; differences to plain: better -0.10, -0.11, -0.12; luck +0.02, -0.03, -0.01; worse +0.2 three times
+SCORES = {
+    "plain": (1.50, 1.60, 1.40),
+    "luck": (1.52, 1.57, 1.39),
+    "better": (1.40, 1.49, 1.28),
+    "worse": (1.70, 1.80, 1.60),
+    "alone": (1.30,),
+}
+OVERRIDES = {
+    "plain": {},
+    "luck": {"model.layers.0.mixer.qk_norm": True},
+    "better": {"model.depth": {"kind": "shared", "times": 2}},
+    "worse": {"optim.learning_rate": 1e-4},
+    "alone": {"model.embed.tied": False},
+}
+FLOPS = {"plain": 100.0, "luck": 100.0, "better": 200.0, "worse": 100.0, "alone": 150.0}
+
+
+def fabricate(folder: Path, name: str, seed: int, score: float | None, **change: Any) -> Path:
+    """A cell's file, as training `name` would leave it."""
+    base = recipes.to_dict(recipes.load("demo"))
+    changes = {**OVERRIDES[name], "train.seed": seed, **change.pop("smuggled", {})}
+    recipe = recipes.from_dict(recipes.merge(base, variants.as_overrides(changes, name)))
+    fields = {
+        "variant": name,
+        "seed": seed,
+        "status": "diverged" if score is None else "done",
+        "reason": "loss or gradient not finite at step 9" if score is None else None,
+        "overrides": OVERRIDES[name],
+        "steps": 1000,
+        "tokens": None if score is None else 2_000_000 + seed,
+        "parameters": 918_656,
+        "flops_per_token": FLOPS[name],
+        "val_bpb": score,
+        "seconds": 60.0,
+        "tokens_per_second": None
+        if score is None
+        else {"plain": 10_000.0, "better": 5_000.0 + seed}.get(name, 10_000.0),
+        "jobs": 2,
+        "data": "d" * 64,
+        "environment": {"threads": 1, "torch": "9.9"},
+        "recipe": cell.recorded(recipe),
+    }
+    found = Cell(**{**fields, **change})
+    cell.write(folder, found)
+    return cell.path_of(folder, name, seed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An experiment of five variants."""
+    bound = Baseline(val_bpb=1.45, targets=32_465, rows=128, sequence_length=256, data="d" * 64)
+    files.write_json(tmp_path / "bigram.json", dump(bound))
+    for name, scores in SCORES.items():
+        for seed, score in enumerate(scores):
+            fabricate(tmp_path, name, seed, score)
+    return tmp_path
+
+
+def test_verdicts_and_intervals(folder: Path) -> None:
+    rows = {row.variant: row for row in comparison.of(folder).rows}
+    assert {name: row.verdict for name, row in rows.items()} == {
+        "plain": "",
+        "luck": "not distinguishable",
+        "better": "better",
+        "worse": "worse",
+        "alone": "one seed",
+    }
+    found = rows["better"].difference
+    assert found is not None
+    # standard deviation 0.01, three seeds, 4.3027 from a printed table
+    reach = 4.3027 * 0.01 / 3**0.5
+    assert (found.mean, found.low, found.high) == pytest.approx((-0.11, -0.11 - reach, -0.11 + reach), abs=1e-6)
+    assert rows["alone"].difference is not None
+    assert rows["alone"].difference.n == 1
+    assert (rows["better"].flops, rows["better"].speed) == (2.0, pytest.approx(0.5001))
+    assert {name: row.below(1.45) for name, row in rows.items()} == {
+        "plain": 1,
+        "luck": 1,
+        "better": 2,
+        "worse": 0,
+        "alone": 1,
+    }
+
+
+def test_the_markdown(folder: Path) -> None:
+    lines = comparison.markdown(comparison.of(folder, ["worse", "better"])).splitlines()
+    table = {
+        row[0]: row[1:] for row in ([part.strip() for part in line.split("|")[1:-1]] for line in lines if "|" in line)
+    }
+    assert list(table)[2:] == ["plain", "worse", "better", "alone", "luck"]
+    better = dict(zip(table["variant"], table["better"], strict=True))
+    assert better == {
+        "parameters": "918,656",
+        "FLOPs": "2.00x",
+        "tok/s": "0.50x",
+        "val_bpb": "1.3900",
+        "least to most": "1.2800 to 1.4900",
+        "seeds": "3",
+        "- plain": "-0.1100",
+        "95 % interval": "-0.1348 to -0.0852",
+        "verdict": "better",
+        "below bigram": "no (2 of 3)",
+    }
+    assert table["alone"][-4:] == ["-0.2000", "", "one seed", "yes"]
+    text = "\n".join(lines)
+    assert "1,000 steps, 2.00M tokens a cell, data dddddddddddd" in text
+    assert "bigram model has 1.4500" in text
+    assert "Of the 3 comparisons, 0.15 would be called" in text
+    assert "not trained alike" not in text
+
+
+def test_a_diverged_seed_is_said_and_left_out(folder: Path) -> None:
+    fabricate(folder, "better", 2, None)
+    fabricate(folder, "alone", 0, None)
+    found = comparison.of(folder)
+    rows = {row.variant: row for row in found.rows}
+    assert rows["better"].difference is not None
+    assert rows["better"].difference.n == 2
+    assert rows["better"].difference.mean == pytest.approx(-0.105)
+    assert (rows["alone"].difference, rows["alone"].verdict) == (None, "diverged")
+    text = comparison.markdown(found)
+    assert "better: seed 2 diverged" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| better")]
+    assert line.endswith(" no (1 of 3) |")
+
+
+def test_seeds_that_plain_does_not_have_are_no_pairs(folder: Path) -> None:
+    fabricate(folder, "alone", 5, 1.1)
+    (folder / "alone-s0.json").unlink()
+    (row,) = [row for row in comparison.of(folder).rows if row.variant == "alone"]
+    assert (row.difference, row.verdict, row.speed) == (None, "no common seed", None)
+
+
+def test_cells_of_other_threads_are_told(folder: Path) -> None:
+    fabricate(folder, "luck", 0, 1.5, environment={"threads": 2, "torch": "9.9"})
+    (note,) = [note for note in comparison.of(folder).notes if "not trained alike" in note]
+    assert "threads was 1 and 2" in note
+
+
+def test_cells_that_differ_in_more_than_their_overrides_are_refused(folder: Path) -> None:
+    path = fabricate(folder, "luck", 1, 1.5, smuggled={"train.steps": 2000})
+    with pytest.raises(RunError, match=r"train\.steps is 2000 there and 1000 here; it does not compare with plain-s0"):
+        comparison.of(folder)
+    path.unlink()
+    path = fabricate(folder, "luck", 1, 1.5, overrides={"optim.learning_rate": 0.5})
+    with pytest.raises(RunError, match=r"luck-s1\.json: model\.layers\.0\.mixer\.qk_norm is True there and False here"):
+        comparison.of(folder)
+    path.unlink()
+    path = fabricate(folder, "luck", 1, 1.5, data="e" * 64)
+    with pytest.raises(RunError, match=r"luck-s1\.json: was trained on other data"):
+        comparison.of(folder)
+    path.unlink()
+    fabricate(folder, "luck", 1, 1.5, tokens=5)
+    with pytest.raises(RunError, match=r"learned 5 targets where plain-s1 learned 2,000,001"):
+        comparison.of(folder)
+
+
+def test_a_table_needs_plain_and_a_whole_bigram(folder: Path) -> None:
+    (folder / "bigram.json").write_text('{"val_bpb": 1.45}')
+    with pytest.raises(RunError, match=r"bigram\.json: data: missing|bigram\.json: targets: missing"):
+        comparison.of(folder)
+    for path in folder.glob("plain-*"):
+        path.unlink()
+    with pytest.raises(BadRequest, match="no cell of plain"):
+        comparison.of(folder)
+
+
+def test_the_app_prints_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["ablate", "--table", "--out", str(folder)])
+    assert ablate_app() == 0
+    assert (
+        comparison.markdown(comparison.of(folder, list(variants.read(variants.BLOCKS).variants)))
+        in capsys.readouterr().out
+    )
+    monkeypatch.setattr(sys, "argv", ["ablate", "--table", "--out", str(folder), "--json"])
+    assert ablate_app() == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bigram_bpb"] == 1.45
+    rows = {row["variant"]: row for row in result["rows"]}
+    assert (rows["better"]["verdict"], rows["better"]["pairs"]) == ("better", 3)
+    assert rows["alone"]["interval"] is None
+    assert rows["plain"]["val_bpb"] == {"0": 1.5, "1": 1.6, "2": 1.4}
