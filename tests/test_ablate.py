@@ -287,7 +287,7 @@ def test_cells_of_another_budget_or_other_data_are_not_mixed(
         (["--only", "qknorm"], "did you mean 'qk_norm'"),
         (["--model.dmi", "8"], "dmi"),
         (["--step", "8"], "--steps"),
-        (["--table", "--seeds", "0"], "--seeds"),
+        (["--table", "--seeds", "0", "--model.dim", "8"], "--seeds and --model.dim"),
         (["--table"], "no cell of plain"),
         (["--device", "tpu"], "tpu"),
     ],

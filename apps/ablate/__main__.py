@@ -60,7 +60,12 @@ def run() -> int:
 
 def _show(arguments: Arguments, path: Path, out: Path, console: Console) -> int:
     """Print the table of the cells in `out`."""
-    if unused := [name for name in ("only", "seeds", "steps", "jobs", "threads") if name in arguments.options]:
+    shows = ("table", "out", "variants", "json")
+    unused = [
+        *(name for name in arguments.options if name not in shows),
+        *(each.dotted for each in arguments.overrides),
+    ]
+    if unused:
         raise BadRequest(f"--table shows the cells there are; leave out --{' and --'.join(unused)}")
     found = comparison.of(out, list(variants.read(path).variants))
     console.say(comparison.markdown(found))
