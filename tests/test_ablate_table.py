@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from apps.ablate import cell, comparison
+from apps.ablate import cell, comparison, forest
 from apps.ablate.__main__ import run as ablate_app
 from apps.ablate.baseline import Baseline
 from apps.ablate.cell import Cell
@@ -200,3 +201,40 @@ def test_the_app_prints_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert (rows["better"]["verdict"], rows["better"]["pairs"]) == ("better", 3)
     assert rows["alone"]["interval"] is None
     assert rows["plain"]["val_bpb"] == {"0": 1.5, "1": 1.6, "2": 1.4}
+
+
+def test_the_picture_shows_means_intervals_and_seeds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(forest, "write", lambda figure, path: figures.append(figure))
+    found = comparison.of(folder)
+    forest.draw(found, folder / "blocks.png")
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["worse", "luck", "better"]  # from the bottom
+    zero, *lines = [line.get_xdata() for line in axes.lines]
+    assert list(zero) == [0, 0]
+    half = 4.302653 * 0.01 / 3**0.5  # Student's 97.5 % quantile of 2 degrees of freedom, from a printed table
+    bar, seeds, mean = lines[6:]
+    assert list(bar) == pytest.approx([-0.11 - half, -0.11 + half], abs=1e-6)
+    assert list(seeds) == pytest.approx([-0.10, -0.11, -0.12])
+    assert list(mean) == pytest.approx([-0.11])
+
+
+def test_the_app_draws_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = folder / "blocks.png"
+    monkeypatch.setattr(sys, "argv", ["ablate", "--table", "--out", str(folder), "--plot", str(picture)])
+    assert ablate_app() == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for options, word in (
+        (["--table", "--out", str(folder), "--plot", str(folder / "none" / "x.png")], "cannot be written"),
+        (["--plot", str(picture)], "--table"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["ablate", *options])
+        with pytest.raises(BadRequest, match=word):
+            ablate_app()
+
+
+def test_one_seed_has_no_interval_to_draw(folder: Path) -> None:
+    for path in folder.glob("*-s[12].json"):
+        path.unlink()
+    with pytest.raises(BadRequest, match="two seeds"):
+        forest.draw(comparison.of(folder), folder / "x.png")

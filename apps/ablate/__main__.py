@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from apps.ablate import baseline, cell, comparison, schedule
+from apps.ablate import baseline, cell, comparison, forest, schedule
 from apps.ablate.schedule import Place, Task
 from apps.common import command_help, command_line, files, precision, processes, variants
 from apps.common.command_line import Arguments, Grammar, Option
@@ -35,6 +35,7 @@ OPTIONS = {
     "threads": Option("CPU threads of a cell (default: 1)", "N"),
     "device": command_line.DEVICE,
     "table": Option("train nothing: print the table of the cells there are, as Markdown"),
+    "plot": Option("with --table: draw the differences and their intervals as well (PNG)", "FILE"),
     "json": command_line.JSON,
     "help": command_line.HELP,
 }
@@ -42,7 +43,7 @@ EXAMPLES = (
     ("every block, three seeds", "uv run apps/ablate"),
     ("two of them, for longer", "uv run apps/ablate --only qk_norm,window --steps 1000 --out runs/ablate/long"),
     ("more seeds later: finished cells stay", "uv run apps/ablate --only qk_norm --seeds 0,1,2,3,4"),
-    ("what is known so far", "uv run apps/ablate --table"),
+    ("what is known so far", "uv run apps/ablate --table --plot blocks.png"),
 )
 
 
@@ -60,7 +61,7 @@ def run() -> int:
 
 def _show(arguments: Arguments, path: Path, out: Path, console: Console) -> int:
     """Print the table of the cells in `out`."""
-    shows = ("table", "out", "variants", "json")
+    shows = ("table", "plot", "out", "variants", "json")
     unused = [
         *(name for name in arguments.options if name not in shows),
         *(each.dotted for each in arguments.overrides),
@@ -69,13 +70,25 @@ def _show(arguments: Arguments, path: Path, out: Path, console: Console) -> int:
         raise BadRequest(f"--table shows the cells there are; leave out --{' and --'.join(unused)}")
     found = comparison.of(out, list(variants.read(path).variants))
     console.say(comparison.markdown(found))
+    picture = arguments.path("plot")
+    if picture is not None:
+        _draw(found, picture)
     bound = found.baseline.val_bpb
     console.result({"bigram_bpb": bound, "rows": [row.to_dict(bound) for row in found.rows]})
     return 0
 
 
+def _draw(found: comparison.Comparison, picture: Path) -> None:
+    try:
+        forest.draw(found, picture)
+    except OSError as error:
+        raise BadRequest(f"--plot {picture}: cannot be written ({error.strerror})") from None
+
+
 def _train(arguments: Arguments, path: Path, out: Path, console: Console) -> int:
     """Train the cells that `out` does not have."""
+    if "plot" in arguments.options:
+        raise BadRequest("--plot draws the cells there are; give it with --table")
     steps = [Override(("train", "steps"), arguments.whole("steps", 1))] if "steps" in arguments.options else []
     only = arguments.options.get("only")
     changes = [*arguments.overrides, *steps]

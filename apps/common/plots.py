@@ -77,7 +77,7 @@ def draw(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         _panel(figure.add_subplot(), curves, title, logarithmic, percent, label_x=True)
-        _write(figure, path)
+        write(figure, path)
 
 
 def draw_stacked(path: Path, panels: Sequence[tuple[str, Sequence[Curve]]], size: tuple[float, float]) -> None:
@@ -87,7 +87,7 @@ def draw_stacked(path: Path, panels: Sequence[tuple[str, Sequence[Curve]]], size
         for index, (title, curves) in enumerate(panels):
             last = index == len(panels) - 1
             _panel(figure.add_subplot(len(panels), 1, index + 1), curves, title, False, False, label_x=last)
-        _write(figure, path)
+        write(figure, path)
 
 
 def _panel(axes: Axes, curves: Sequence[Curve], title: str, logarithmic: bool, percent: bool, label_x: bool) -> None:
@@ -176,7 +176,8 @@ def _round(value: float, _: object) -> str:
     return f"{value:g}"
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write(figure: Figure, path: Path) -> None:
+    """Save the figure as PNG, the same bytes for the same numbers."""
     FigureCanvasAgg(figure)
     # without the version of the software the same numbers give the same bytes
     figure.savefig(path, format="png", metadata={"Software": None})
