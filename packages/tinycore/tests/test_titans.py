@@ -89,6 +89,10 @@ def by_hand(module: Titans, x: Tensor) -> Tensor:
                         seen = torch.nn.functional.silu(start[0] @ k[t])
                         unlearnt = torch.outer(start[1].T @ seen, seen) / (seen.square().sum() + 1e-6)
                         change[1] = change[1] - theta * unlearnt.T
+            if config.write_limit is not None:
+                longest = config.write_limit * (width if len(start) == 1 else width * (1 + config.expansion)) ** 0.5
+                norm = (sum(matrix.square().sum() for matrix in change) + 1e-12) ** 0.5
+                change = [matrix * longest * torch.tanh(norm / longest) / norm for matrix in change]
             here = gates[list(tokens)].mean(0)
             alpha = torch.sigmoid(here[1] + biases[1])
             if config.momentum:
@@ -108,6 +112,8 @@ VARIANTS = [
     {"self_modifying": True},
     {"self_modifying": True, "depth": 1, "chunk": 2, "momentum": False, "learning_rate": 0.3},
     {"heads": 1, "chunk": 7, "expansion": 2},
+    {"write_limit": None},
+    {"self_modifying": True, "write_limit": 0.01},
 ]
 
 
@@ -126,7 +132,7 @@ def test_equals_the_recurrence_by_hand_with_its_outer_gradients(settings: dict[s
 
 def test_a_matrix_memory_of_single_tokens_is_the_delta_rule() -> None:
     """M <- M - 2 theta (M k - v) k^T, without momentum or forgetting, read before it is written."""
-    module = mixer(heads=1, depth=1, chunk=1, conv=0, momentum=False, learning_rate=0.8)
+    module = mixer(heads=1, depth=1, chunk=1, conv=0, momentum=False, learning_rate=0.8, write_limit=None)
     with torch.no_grad():
         module.rates_bias[1] = -1e9
         module.norm.weight.fill_(1.0)
@@ -256,3 +262,18 @@ def test_start_values_gates_and_filters_do_not_decay() -> None:
 def test_mistakes_are_named(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(tinycore.ConfigError, match=words):
         testing.stack(mixer={"kind": "titans", "heads": 2, **settings})
+
+
+@pytest.mark.parametrize("self_modifying", [False, True])
+def test_large_weights_do_not_make_a_memory_diverge(self_modifying: bool) -> None:
+    """Weights as training makes them: without a limit the writes grow past every number."""
+    for limit, finite in ((None, False), (0.1, True)):
+        module = mixer(write_limit=limit, self_modifying=self_modifying, learning_rate=0.5)
+        with torch.no_grad():
+            module.memory.mul_(5)
+            module.v.weight.mul_(20)
+        x = inputs(400).requires_grad_()
+        y = run(module, x)
+        y.sum().backward()
+        assert x.grad is not None
+        assert bool(y.isfinite().all() and x.grad.isfinite().all()) == finite

@@ -16,7 +16,10 @@ gradient), and unlearns before it learns, M (I - theta k k^T) - theta grad, all 
 
 Ours, where the papers leave it open: momentum and forgetting by chunk, as the reference implementation; silu in M; no
 norm inside M; the ceiling of theta is 1 / (2 chunk), at which a linear memory cannot diverge even if a chunk's keys are all
-the same; the convolution starts as the identity. (The seed has a drawing only.)
+the same; the convolution starts as the identity. A memory of two layers, or one that makes its own values, does diverge once
+training has made its weights large, so a write is no longer than `write_limit` (a smooth bound on its norm, as the reference
+implementation has as an option); without one, the demo recipe ends in a loss that is not finite within 70 steps. (The seed
+has a drawing only.)
 
 Every document's chunks are whole when they are written, so a row of T tokens has at most T / chunk writes, however many
 documents it holds; tokens of first chunks all read M_0. The state holds the weights, the momentum, and the newest
@@ -40,7 +43,7 @@ from tinycore.mixers.chunk_grid import ChunkGrid, chunk_grid
 from tinycore.mixers.compaction import Compaction, compaction, newest, own_context, take
 from tinycore.mixers.short_convolution import ShortConvolution
 from tinycore.norms.rms import RMSNorm
-from tinycore.ops.neural_memory import EPS, descent, memory_rows, read
+from tinycore.ops.neural_memory import EPS, bounded, descent, memory_rows, read
 from tinycore.ops.precision import without_autocast
 from tinycore.state import StreamState
 
@@ -75,6 +78,10 @@ class Titans(nn.Module):
         learning_rate: float | None = field(
             default=None, metadata={"help": "ceiling of the inner learning rate; null = 1 / (2 chunk)"}
         )
+        write_limit: float | None = field(
+            default=0.1,
+            metadata={"help": "largest norm of a write's gradient part, in norms of a fresh memory; null = none"},
+        )
         momentum: bool = field(default=True, metadata={"help": "writes go on in the direction of earlier ones"})
         conv: int = field(default=4, metadata={"help": "taps of the convolution on q, k and v; 0 = none"})
         self_modifying: bool = field(
@@ -89,6 +96,8 @@ class Titans(nn.Module):
                 raise ConfigError(f"conv: {self.conv} is negative")
             if self.learning_rate is not None and self.learning_rate < 0:
                 raise ConfigError(f"learning_rate: {self.learning_rate} is negative")
+            if self.write_limit is not None and self.write_limit <= 0:
+                raise ConfigError(f"write_limit: {self.write_limit} is not positive; null is no limit")
 
         def check(self, scope: Scope) -> None:
             if scope.dim % self.heads:
@@ -102,6 +111,12 @@ class Titans(nn.Module):
         def gates(self) -> int:
             """Rates per head: theta, alpha and, with momentum, eta."""
             return 3 if self.momentum else 2
+
+        def longest_write(self, width: int) -> float | None:
+            """The limit as a Frobenius norm; a fresh memory between `width` channels has about the root in it."""
+            if self.write_limit is None:
+                return None
+            return self.write_limit * (width * (1 if self.depth == 1 else self.expansion + 1)) ** 0.5
 
         def memory(self, scope: Scope) -> tuple[int, int]:
             """(R, h) of one memory's weights."""
@@ -149,8 +164,9 @@ class Titans(nn.Module):
             write = 4 * hidden + (4 if self.depth == 2 else 3) * dim
             if self.self_modifying:
                 write += read + (2 * dim if self.depth == 2 else 0)
-            # weights before and after each write, the momentum before it; what M_0 is for the product with all tokens
-            versions = (3 if self.momentum else 2) * writes + 1
+            # weights before and after each write, the momentum before it, a write before its bound; what M_0 is for the
+            # product with all tokens
+            versions = (2 + self.momentum + (self.write_limit is not None)) * writes + 1
             elements = (
                 (11 if self.conv else 8) * dim  # of q, k, v: inputs of convolution and of silu, silu; M(q), normed
                 + read
@@ -259,6 +275,7 @@ class Titans(nn.Module):
         rates = self._by_chunk(rates, grid.written)  # (N, B, H, C, G)
         bias = self.rates_bias.mT[:, None]  # (H, 1, G)
         steps = config.ceiling * (rates[..., :1] + bias[..., :1]).sigmoid()
+        limit = config.longest_write(initial.shape[-1])
         by_chunk = (rates[..., 1:].mean(-2, keepdim=True) + bias[..., 1:]).sigmoid()
         for write in range(len(keys)):
             fresh, there = (flag[:, write, None, None, None] for flag in (grid.fresh, grid.there))
@@ -267,6 +284,8 @@ class Titans(nn.Module):
             if config.self_modifying:
                 value = read(start, value, config.depth)
             change = -descent(start, keys[write], value, steps[write], config.depth, config.self_modifying)
+            if limit is not None:
+                change = bounded(change, limit)
             forget = by_chunk[write, ..., :1]
             if config.momentum:
                 change = change + by_chunk[write, ..., 1:] * torch.where(fresh, 0, momentum)

@@ -58,6 +58,12 @@ def descent(
     return torch.cat([error_inner.mT @ (steps * keys), hidden.mT @ (steps * error)], dim=-2)
 
 
+def bounded(change: Tensor, limit: float) -> Tensor:
+    """change (..., R, h) made shorter: of Frobenius norm n, it has limit * tanh(n / limit), nearly n where that is small."""
+    norm = (change.square().sum((-2, -1), keepdim=True) + EPS**2).sqrt()
+    return change * (limit * (norm / limit).tanh() / norm)
+
+
 class _ThroughSilu(torch.autograd.Function):
     """grad * silu'(x), which keeps its two arguments only. Differentiable once."""
 

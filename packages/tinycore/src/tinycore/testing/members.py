@@ -61,7 +61,15 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
         "mlgru": {"normed": {}, "sigmoid": {"gate": "sigmoid"}, "unbounded": {"lower_bound": False}},
         "titans": {
             "deep": {"heads": 2, "chunk": 5, "expansion": 2, "learning_rate": 0.2},
-            "matrix": {"heads": 4, "chunk": 5, "depth": 1, "momentum": False, "conv": 3, "learning_rate": 0.3},
+            "matrix": {
+                "heads": 4,
+                "chunk": 5,
+                "depth": 1,
+                "momentum": False,
+                "conv": 3,
+                "learning_rate": 0.3,
+                "write_limit": None,
+            },
             "self-modifying": {"heads": 2, "chunk": 5, "expansion": 1, "self_modifying": True},
         },
     },
