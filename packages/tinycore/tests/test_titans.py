@@ -53,9 +53,9 @@ def by_hand(module: Titans, x: Tensor) -> Tensor:
     config, length = module.config, len(x)
     width = DIM // config.heads
     raw = {name: x @ getattr(module, name).weight.T for name in ("q", "k", "v", "rates", "gate")}
-    if module.conv is not None:
+    if module.conv_weight is not None:
         for part, name in enumerate("qkv"):
-            taps = module.conv.weight[:, part * DIM : (part + 1) * DIM]
+            taps = module.conv_weight[part * DIM : (part + 1) * DIM].T.flip(0)  # the token's own first
             raw[name] = torch.stack(
                 [sum(taps[j] * raw[name][t - j] for j in range(len(taps)) if t >= j) for t in range(length)]  # ty: ignore
             )
@@ -253,7 +253,7 @@ def test_start_values_gates_and_filters_do_not_decay() -> None:
         ({"heads": 0}, "heads: 0"),
         ({"chunk": 0}, "chunk: 0"),
         ({"expansion": 0}, "expansion: 0"),
-        ({"conv": -1}, "conv: -1"),
+        ({"conv": 1}, "conv: 1"),
         ({"learning_rate": -0.1}, "learning_rate: -0.1"),
         ({"heads": 3}, "heads: 3 does not divide dim 16"),
         ({"depth": 3}, "depth: expected one of 1, 2"),

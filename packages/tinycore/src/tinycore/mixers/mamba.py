@@ -28,7 +28,7 @@ from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.norms.rms import RMSNorm
 from tinycore.ops.causal_conv1d import Taps, causal_conv1d, newest_inputs, taps
-from tinycore.ops.documents import document_after, document_starts
+from tinycore.ops.documents import document_after, document_starts, document_within
 from tinycore.ops.selective_scan import Marks, selective_scan
 from tinycore.ops.selective_scan_chunks import length_of, workspace
 
@@ -164,7 +164,7 @@ class Mamba(nn.Module):
         )  # all layers begin alike; later ones may have seen other tokens
         if key is not None and key in ctx.memo:
             return ctx.memo[key]
-        current = _current(past)
+        current = None if past is None else document_within(past.document, past.hidden)
         found = (
             Marks(document_starts(ctx.documents, current), ctx.documents != PADDING),
             taps(ctx.documents, current, width),
@@ -176,11 +176,5 @@ class Mamba(nn.Module):
     def _document(self, ctx: Context, past: MambaState | None) -> Tensor | None:
         if ctx.documents is None:
             return None if past is None else past.document
-        return document_after(ctx.documents, _current(past))
-
-
-def _current(past: MambaState | None) -> Tensor | None:
-    """The documents that the rows are in; rows without ids are in document 0 (`tinycore.context`)."""
-    if past is None or past.document is not None:
-        return None if past is None else past.document
-    return torch.zeros(past.hidden.shape[0], dtype=torch.long, device=past.hidden.device)
+        current = None if past is None else document_within(past.document, past.hidden)
+        return document_after(ctx.documents, current)

@@ -30,7 +30,7 @@ from tinycore.context import PADDING, Context
 from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.norms.rms import RMSNorm
-from tinycore.ops.documents import document_after, document_starts
+from tinycore.ops.documents import document_after, document_starts, document_within
 from tinycore.ops.gated_scan import gated_scan
 
 KIND = "mlgru"
@@ -120,8 +120,9 @@ class MLGRU(nn.Module):
             bound = carry[KIND][self.layer].to(compute)
             forget = bound + (1 - bound) * forget
         value = F.silu(self.input(x).to(compute)) * (1 - forget)
+        current = None if past is None else document_within(past.document, past.hidden)
         if ctx.documents is not None:
-            starts = document_starts(ctx.documents, _document(past))[..., None]
+            starts = document_starts(ctx.documents, current)[..., None]
             padding = (ctx.documents == PADDING)[..., None]
             forget = torch.where(starts, 0, torch.where(padding, 1, forget))
             value = torch.where(padding, 0, value)
@@ -133,12 +134,5 @@ class MLGRU(nn.Module):
             return y, carry, None, {}
         document = past.document if past is not None else None
         if ctx.documents is not None:
-            document = document_after(ctx.documents, _document(past))
+            document = document_after(ctx.documents, current)
         return y, carry, {"recurrence": RecurrentState(final, document)}, {}
-
-
-def _document(past: RecurrentState | None) -> Tensor | None:
-    """The documents that rows are in; rows without ids are in document 0 (`tinycore.context`)."""
-    if past is None or past.document is not None:
-        return None if past is None else past.document
-    return torch.zeros(len(past.hidden), dtype=torch.long, device=past.hidden.device)

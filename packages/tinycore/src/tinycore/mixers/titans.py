@@ -40,9 +40,10 @@ from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.mixers.chunk_grid import ChunkGrid, chunk_grid
-from tinycore.mixers.compaction import Compaction, compaction, newest, own_context, take
-from tinycore.mixers.short_convolution import ShortConvolution
+from tinycore.mixers.compaction import compaction, newest, own_context, take
 from tinycore.norms.rms import RMSNorm
+from tinycore.ops.causal_conv1d import Taps, causal_conv1d, newest_inputs, taps
+from tinycore.ops.documents import document_within
 from tinycore.ops.neural_memory import EPS, bounded, descent, memory_rows, read
 from tinycore.ops.precision import without_autocast
 from tinycore.state import StreamState
@@ -66,7 +67,7 @@ class MemoryState(NamedTuple):
 class Titans(nn.Module):
     """(B, T, D) -> (B, T, D)."""
 
-    undecayed: ClassVar[tuple[str, ...]] = ("memory", "rates_bias")
+    undecayed: ClassVar[tuple[str, ...]] = ("memory", "rates_bias", "conv_weight")
 
     @dataclass(frozen=True, kw_only=True)
     class Config(MixerConfig, kind="titans"):
@@ -92,8 +93,8 @@ class Titans(nn.Module):
             for name in ("heads", "chunk", "expansion"):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"{name}: {getattr(self, name)} is not positive")
-            if self.conv < 0:
-                raise ConfigError(f"conv: {self.conv} is negative")
+            if self.conv < 0 or self.conv == 1:
+                raise ConfigError(f"conv: {self.conv} taps; give 2 or more, or 0 for none")
             if self.learning_rate is not None and self.learning_rate < 0:
                 raise ConfigError(f"learning_rate: {self.learning_rate} is negative")
             if self.write_limit is not None and self.write_limit <= 0:
@@ -168,7 +169,7 @@ class Titans(nn.Module):
             # product with all tokens
             versions = (2 + self.momentum + (self.write_limit is not None)) * writes + 1
             elements = (
-                (11 if self.conv else 8) * dim  # of q, k, v: inputs of convolution and of silu, silu; M(q), normed
+                (8 if self.conv else 7) * dim  # of q, k, v: before and after convolution and silu; M(q), normed
                 + read
                 + (writes * self.chunk / length) * (read + write)
                 + versions * self.heads * tall * width / length
@@ -190,13 +191,15 @@ class Titans(nn.Module):
         self.rates = config.projection(scope, "rates").build(scope.dim, rates)
         self.gate = config.projection(scope, "gate").build(scope.dim, scope.dim)
         self.o = config.projection(scope, "o").build(scope.dim, scope.dim, scope.residual_gain)
-        self.conv = ShortConvolution(3 * scope.dim, config.conv) if config.conv else None
+        self.conv_weight = nn.Parameter(torch.zeros(3 * scope.dim, config.conv)) if config.conv else None
         self.norm = RMSNorm(width)
         self.memory = nn.Parameter(torch.empty(config.heads, tall, width))
         self.rates_bias = nn.Parameter(torch.zeros(config.gates, config.heads))
         with torch.no_grad():
             self.rates_bias[1] = FORGETTING_BIAS
             self.memory.normal_(std=width**-0.5)
+            if self.conv_weight is not None:
+                self.conv_weight[:, -1] = 1.0
             if config.depth == 2:  # what the lower half maps from is wider
                 self.memory[:, tall // 2 :] *= config.expansion**-0.5
 
@@ -209,17 +212,16 @@ class Titans(nn.Module):
         own, stream = own_context(ctx, rows, length, None if past is None else StreamState(past.seen, past.document))
         layout = compaction(own, rows, length, kept)
         grid = chunk_grid(own, layout, self.config.chunk, past is not None, kept)
-        inner = layout.compacted(x)
         compute = torch.promote_types(x.dtype, torch.float32)
-        q, k, v, rates = (part(inner).to(compute) for part in (self.q, self.k, self.v, self.rates))
+        q, k, v, rates = (part(x).to(compute) for part in (self.q, self.k, self.v, self.rates))
         with without_autocast(x):
-            q, k, v, inputs = self._convolved(q, k, v, layout, past, kept)
-            q, k = self._unit(q), self._unit(k)
+            q, k, v, inputs = self._convolved(q, k, v, ctx, past, kept)
+            q, k, v, rates = (layout.compacted(part) for part in (self._unit(q), self._unit(k), v, rates))
             if kept:
                 k, v, rates = self._after_pending(k, v, rates, past)
             y, weights, momentum = self._remember(q, k, v, rates, grid, past)
-            y = self.norm(y).reshape(rows, length, dim)
-        y = layout.restored(self.o(y * F.silu(self.gate(inner))))
+            y = layout.restored(self.norm(y).reshape(rows, length, dim))
+        y = self.o(y * F.silu(self.gate(x)))
         if not kept:
             return y, carry, None, {}
         k, v, rates = (newest(part, layout.tokens, self.config.chunk - 1) for part in (k, v, rates))
@@ -227,19 +229,29 @@ class Titans(nn.Module):
         return y, carry, {"memory": after}, {}
 
     def _convolved(
-        self, q: Tensor, k: Tensor, v: Tensor, layout: Compaction, past: MemoryState | None, kept: bool
+        self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, past: MemoryState | None, kept: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """q, k and v after convolution and silu, and what the convolution keeps of its inputs."""
-        if self.conv is None:
+        if self.conv_weight is None:
             return F.silu(q), F.silu(k), F.silu(v), None
-        before = self.conv.taps - 1
-        inputs = torch.cat([q, k, v], dim=-1)
-        if past is None or past.inputs is None:
-            inputs = F.pad(inputs, (0, 0, before, 0))
-        else:
-            inputs = torch.cat([past.inputs, inputs], dim=1)
-        q, k, v = F.silu(self.conv(inputs, layout.positions)).chunk(3, dim=-1)
-        return q, k, v, newest(inputs, layout.tokens, before) if kept else None
+        where, width = self._taps(ctx, past), self.config.conv
+        inputs, previous = torch.cat([q, k, v], dim=-1), None if past is None else past.inputs
+        convolved = causal_conv1d(
+            inputs, self.conv_weight, self.conv_weight.new_zeros(inputs.shape[-1]), previous, where
+        )
+        q, k, v = convolved.chunk(3, dim=-1)
+        return q, k, v, newest_inputs(inputs, width, previous, where) if kept else None
+
+    def _taps(self, ctx: Context, past: MemoryState | None) -> Taps | None:
+        """Where the convolution's taps are in packed rows; None where rows are single documents."""
+        if ctx.documents is None:
+            return None
+        if past is not None:
+            return taps(ctx.documents, document_within(past.document, past.seen), self.config.conv)
+        key = ("taps", self.config.conv)
+        if key not in ctx.memo:
+            ctx.memo[key] = taps(ctx.documents, None, self.config.conv)
+        return ctx.memo[key]
 
     def _unit(self, x: Tensor) -> Tensor:
         """Each head's channels at length 1."""

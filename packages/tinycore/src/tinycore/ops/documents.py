@@ -39,3 +39,8 @@ def document_after(documents: Tensor, current: Tensor | None) -> Tensor:
     steps = torch.arange(documents.shape[1], device=documents.device)
     last = torch.where(documents != PADDING, steps, -1).amax(1)  # -1: nothing but padding
     return torch.where(last >= 0, documents.gather(1, last.clamp(min=0)[:, None])[:, 0], current)
+
+
+def document_within(document: Tensor | None, rows: Tensor) -> Tensor:
+    """The ids (B,) that states of `rows` (B, ...) are in; rows without ids are in document 0 (`tinycore.context`)."""
+    return torch.zeros(len(rows), dtype=torch.long, device=rows.device) if document is None else document
