@@ -13,6 +13,7 @@ capture); a missing optional gradient is returned by the backward function as an
 into None by `gradients`.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +25,16 @@ LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
 def on_device(implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """The implementation, run with its first tensor's GPU current: Triton launches on the current device."""
+    """The implementation, run with its first tensor's GPU current, since Triton launches on the current device, and
+    without autocast: in which dtype it computes was decided before, and a scan's float32 products must stay so."""
 
     def run(*arguments: Any) -> Any:
         device = next(value.device for value in arguments if isinstance(value, torch.Tensor))
-        if device.type != "cuda" or device.index == torch.cuda.current_device():
-            return implementation(*arguments)
-        with torch.cuda.device(device):
+        with contextlib.ExitStack() as stack:
+            if device.type == "cuda" and device.index != torch.cuda.current_device():
+                stack.enter_context(torch.cuda.device(device))
+            if device.type != "meta" and torch.is_autocast_enabled(device.type):
+                stack.enter_context(torch.autocast(device.type, enabled=False))
             return implementation(*arguments)
 
     return run

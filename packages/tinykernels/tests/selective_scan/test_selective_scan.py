@@ -166,6 +166,16 @@ def test_gradients_are_the_same_bits_every_time(device) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_autocast_changes_no_bit(device) -> None:
+    """The scan's own products are float32, whatever autocast would make of products."""
+    drawn = draw(2, 33, 16, 8, 2, "D z initial_state")
+    plain = outcome(drawn, None, torch.float32, device, "torch")
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        under = outcome(drawn, None, torch.float32, device, "torch")
+    for name, value in plain.items():
+        assert torch.equal(value, under[name]), name
+
+
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_operator_is_registered_properly(device, backend) -> None:
     drawn = draw(1, 9, 4, 3, 2, "D z initial_state")
