@@ -4,6 +4,7 @@ under bf16 autocast, whatever the shape of the model and wherever its peak lies.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -51,6 +52,16 @@ SHAPES = {
     "neural memory": config(layers=alone(kind="titans", heads=2, chunk=16)),
     "neural memory, a matrix": config(layers=alone(kind="titans", heads=4, chunk=32, depth=1, self_modifying=True)),
     "gated recurrence": config(layers=alone(kind="mlgru")),
+    "ternary": config(linear={"kind": "bit"}),
+    "ternary, median": config(linear={"kind": "bit", "scale": "median", "bias": True}),
+    "low rank": config(linear={"kind": "cola", "rank": 24}),
+    "low rank, plain": config(linear={"kind": "cola", "activation": "none"}),
+    "low rank, periodic": config(
+        layers=layers(linear={"q": {"kind": "cola_fan"}, "v": {"kind": "cola_fan", "dropout": 0.0}})
+    ),
+    "low-rank head": config(
+        vocab_size=1024, embed={"tied": False}, heads={"lm": {"linear": {"kind": "cola", "rank": 16}}}
+    ),
     "no gains": config(norm={"affine": False}),
     "gated": config(residual={"kind": "gated"}),
     "depth-weighted averages": config(residual={"kind": "denseformer"}, depth={"kind": "shared", "times": 2}),
@@ -77,6 +88,7 @@ SHAPES = {
     "mamba": recurrent(),
     "mamba with norms": recurrent(norms=True, expand=1),
 }
+INNER = {"low-rank head"}  # has graphs of its own, gone before the backward pass, whose tensors hooks would see
 PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "bf16"])
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)
 
@@ -112,6 +124,7 @@ def kept(model: tinycore.Decoder, rows: int, length: int, product_bytes: int) ->
 
 def fullest(model: tinycore.Decoder, rows: int, length: int, product_bytes: int) -> int:
     """The most bytes allocated at one time by a forward and a backward pass, as torch's profiler sees it."""
+    gc.collect()  # what earlier tests left would be counted as freed here
     with profile(profile_memory=True) as traced:
         loss_of(model, rows, length, product_bytes).backward()
     assert traced.kineto_results is not None
@@ -123,7 +136,7 @@ def fullest(model: tinycore.Decoder, rows: int, length: int, product_bytes: int)
 
 
 @PRECISIONS
-@EVERY_SHAPE
+@pytest.mark.parametrize("name", [name for name in SHAPES if name not in INNER])
 @pytest.mark.parametrize(("rows", "length"), [(2, 64), (3, 256)])
 def test_activations_are_what_autograd_keeps(name: str, rows: int, length: int, product_bytes: int) -> None:
     model = tinycore.build(SHAPES[name])

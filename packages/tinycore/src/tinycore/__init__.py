@@ -11,6 +11,9 @@ from tinycore.ffns import moe as _moe  # noqa: F401
 from tinycore.ffns import relu2 as _relu2  # noqa: F401
 from tinycore.ffns import swiglu as _swiglu  # noqa: F401
 from tinycore.generation import Generation, Sampling, generate, stream
+from tinycore.linears import bit as _bit  # noqa: F401
+from tinycore.linears import cola as _cola  # noqa: F401
+from tinycore.linears import cola_fan as _cola_fan  # noqa: F401
 from tinycore.mixers import attention as _attention  # noqa: F401
 from tinycore.mixers import mamba as _mamba  # noqa: F401
 from tinycore.mixers import mlgru as _mlgru  # noqa: F401

@@ -1,6 +1,6 @@
 """Models on disk: safetensors weights, a JSON config, and a manifest of checksums. No pickle anywhere.
 
-    config.json         {"format_version", "model": the config's plain data}
+    config.json         {"format_version", "model": the config's plain data[, "packed": true]}
     model.safetensors   every tensor once, under its parameter name
     manifest.json       {"format_version", "files": {name: {"bytes", "sha256"}}}, written last
 
@@ -22,8 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tinycore.config import ConfigError
+from tinycore.linears.packed_bit import PackedBit
 from tinycore.model import Decoder, build
 from tinycore.model_config import ModelConfig
+from tinycore.surgery import make_room
 
 FORMAT_VERSION = 1
 # version n -> function from the config document of version n to that of version n + 1
@@ -46,6 +48,8 @@ def save(model: Decoder, directory: str | os.PathLike[str]) -> None:
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
     document = {"format_version": FORMAT_VERSION, "model": model.config.to_dict()}
+    if any(isinstance(module, PackedBit) for module in model.modules()):
+        document["packed"] = True
     (path / CONFIG).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     write_manifest(path)
 
@@ -60,12 +64,17 @@ def load(directory: str | os.PathLike[str], device: str | torch.device = "cpu") 
             model = build(config)
     except (RuntimeError, TypeError) as error:  # what torch raises for sizes beyond 64 bits
         raise CheckpointError(f"{path / CONFIG}: no such model can be built ({_one_line(error)})") from None
+    if read_json(path / CONFIG).get("packed") and not make_room(model):
+        raise CheckpointError(f"{path / CONFIG}: says that weights are packed, and its model has no ternary linear")
     try:
         tensors = load_file(path / WEIGHTS, device=str(device))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path / WEIGHTS}: not a readable safetensors file ({_one_line(error)})") from None
     _check_tensors(path / WEIGHTS, dict(model.state_dict()), tensors)
     model.load_state_dict({name: _aligned(tensors.pop(name)) for name in list(tensors)}, assign=True)
+    for name, module in model.named_modules():
+        if isinstance(module, PackedBit) and (reason := module.damage()):
+            raise CheckpointError(f"{path / WEIGHTS}: {name}.{reason}")
     return model
 
 
@@ -161,8 +170,11 @@ def _check_tensors(path: Path, expected: dict[str, torch.Tensor], found: dict[st
             raise CheckpointError(
                 f"{path}: tensor '{name}' has shape {tuple(found[name].shape)}, the config says {tuple(tensor.shape)}"
             )
-        if not found[name].is_floating_point():
-            raise CheckpointError(f"{path}: tensor '{name}' is {found[name].dtype}, expected floating point")
+        if found[name].is_floating_point() != tensor.is_floating_point() or (
+            not tensor.is_floating_point() and found[name].dtype != tensor.dtype
+        ):
+            wanted = "floating point" if tensor.is_floating_point() else tensor.dtype
+            raise CheckpointError(f"{path}: tensor '{name}' is {found[name].dtype}, expected {wanted}")
     for name in found:
         if name not in expected:
             raise CheckpointError(f"{path}: unexpected tensor '{name}'; the weights are of another architecture")

@@ -21,8 +21,9 @@ class Cost:
 
     parameters: tensor elements it owns; flops: forward matrix-product FLOPs per token by component name; state:
     elements per row that a stream of the counted length keeps. Memory of training, at the scope's precision:
-    saved: bytes per token kept from the forward to the backward pass; held: bytes kept so whatever the tokens; shared:
-    bytes of what exists in a pass once for all components that name it (tables, masks), for the scope's rows;
+    saved: bytes per token kept from the forward to the backward pass; saved_products: elements per token kept so in the
+    dtype of matrix products; held: bytes kept so whatever the tokens; shared: bytes of what exists in a pass once for all
+    components that name it (tables, masks), for the scope's rows;
     transient: bytes that exist at one time while the component's own backward pass runs on the scope's rows;
     products: elements of weights that matrix products read (autocast keeps a copy of each);
     delayed: parameters of which the optimizer keeps a sum of gradients, to update them once in several steps.
@@ -31,6 +32,7 @@ class Cost:
     parameters: int = 0
     flops: Mapping[str, float] = field(default_factory=dict)
     saved: float = 0.0
+    saved_products: float = 0.0
     state: int = 0
     held: int = 0
     transient: int = 0
@@ -44,6 +46,7 @@ class Cost:
             parameters=self.parameters + other.parameters,
             flops=_added(self.flops, other.flops),
             saved=self.saved + other.saved,
+            saved_products=self.saved_products + other.saved_products,
             state=self.state + other.state,
             held=self.held + other.held,
             transient=max(self.transient, other.transient),
@@ -55,7 +58,18 @@ class Cost:
     def called(self, times: int) -> Cost:
         """The cost of one set of weights applied `times` times."""
         flops = {name: value * times for name, value in self.flops.items()}
-        return replace(self, flops=flops, saved=self.saved * times, state=self.state * times, held=self.held * times)
+        return replace(
+            self,
+            flops=flops,
+            saved=self.saved * times,
+            saved_products=self.saved_products * times,
+            state=self.state * times,
+            held=self.held * times,
+        )
+
+    def saved_bytes(self, product_bytes: int) -> float:
+        """Bytes per token kept from the forward to the backward pass, with products of so many bytes an element."""
+        return self.saved + product_bytes * self.saved_products
 
 
 def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
@@ -121,7 +135,7 @@ class Count:
         scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device)
         cost = config.cost(length, scope)
         gradients = 4 * self.parameters
-        kept = int(cost.saved * tokens) + cost.held + scope.cast_bytes * cost.products
+        kept = int(cost.saved_bytes(product_bytes) * tokens) + cost.held + scope.cast_bytes * cost.products
         head = max(head.workspace(scope, config.embed.tied, tokens) for head in config.heads.values())
         before = gradients if accumulated else 0
         shared = sum(cost.shared.values())

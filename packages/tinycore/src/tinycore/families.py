@@ -236,6 +236,9 @@ class HeadConfig(Family):
     def taps(self) -> tuple[str, ...]:
         return ("final",)
 
+    def check(self, scope: Scope, tied: bool) -> None:
+        """Raises ConfigError("key: what is wrong") where the head does not fit the model around it."""
+
     def build(self, scope: Scope, embed: nn.Module, tied: bool) -> nn.Module:
         raise NotImplementedError
 

@@ -88,7 +88,7 @@ class LayerConfig:
                 else:  # the normed input, which the first branch keeps as well
                     part = replace(part, saved=part.saved - scope.product_bytes * scope.dim)
                 # the backward pass takes the later branch first: what that kept is gone when the earlier one begins
-                earlier = total.transient - int(part.saved * scope.rows * length)
+                earlier = total.transient - int(part.saved_bytes(scope.product_bytes) * scope.rows * length)
                 total = replace(total + part, transient=max(earlier, part.transient))
         return total
 
@@ -121,6 +121,10 @@ class ModelConfig:
             raise ConfigError("heads: needs 'lm', the next-token head")
         sites = {"final", *(site.path for site in self.call_sites())}
         for name, head in self.heads.items():
+            try:
+                head.check(self.scope(), self.embed.tied)
+            except ConfigError as error:
+                raise ConfigError(f"heads.{name}.{error}") from None
             for tap in head.taps:
                 if tap not in sites:
                     raise unknown(f"heads.{name}", "tap", tap, sites)

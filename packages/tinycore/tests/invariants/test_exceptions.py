@@ -7,6 +7,12 @@ from tinycore.testing.members import FAMILIES
 from tinycore.testing.table import exceptions, table
 
 EXCEPTIONS = {
+    (
+        "linear",
+        "bit",
+        "float32",
+        "rounds to integers: a difference in the last bit of an activation moves it by a whole step",
+    ),
     ("ffn", "experts", "float32", "top1 is a hard decision that rounding flips; soft holds it, in test_experts"),
     (
         "ffn",

@@ -53,6 +53,7 @@ def can_fuse(model: Decoder) -> bool:
         and type(model.embed) is Table
         and type(model.norm) is RMSNorm
         and type(model.heads["lm"]) is LanguageModelHead
+        and model.heads["lm"].matrix(model.embed.weight) is not None
         and all(map(_is_plain, model.layers))
     )
 
@@ -81,7 +82,7 @@ class FusedSession:
         self.embedding: Tensor = parts.embed.weight
         self.embedding_scale: float = parts.embed.scale
         head = parts.heads["lm"]
-        weight = self.embedding if head.linear is None else head.linear.weight
+        weight = head.matrix(self.embedding)
         gain, self.floor = _scales(parts.norm, weight)
         self.head = PackedLinear(weight * gain, rows)
         layers = [_Weights(layer, rows) for layer in parts.layers]

@@ -1,4 +1,8 @@
-"""The next-token head: logits = W h, W (V, D) its own or the embedding's; cross-entropy in chunks of positions."""
+"""The next-token head: logits = W h, W (V, D) its own or the embedding's; cross-entropy in chunks of positions.
+
+A head of its own may be parameterised as any linear (`linear: {kind: cola, rank: 64}`); with none named it is dense,
+whatever the model's other linears are.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,9 @@ from tinycore.config import ConfigError
 from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.embed.table import INITIAL_STD
-from tinycore.families import Aux, HeadConfig, Scope
+from tinycore.families import Aux, HeadConfig, LinearConfig, Scope
 from tinycore.linears.dense import Dense
-from tinycore.ops.linear_cross_entropy import chunk_of, linear_cross_entropy
+from tinycore.ops.linear_cross_entropy import chunk_of, linear_cross_entropy, module_cross_entropy
 
 
 class HeadOutput(NamedTuple):
@@ -35,39 +39,60 @@ class LanguageModelHead(nn.Module):
             default=None,
             metadata={"help": "positions whose logits exist at one time while training; null = as suits the device"},
         )
+        linear: LinearConfig | None = field(
+            default=None,
+            metadata={"help": "the head's own matrix, where it is not tied to the embedding; null = dense"},
+        )
 
         def __post_init__(self) -> None:
             if self.chunk is not None and self.chunk < 1:
                 raise ConfigError(f"chunk: {self.chunk} is not positive")
 
+        def check(self, scope: Scope, tied: bool) -> None:
+            if self.linear is not None and tied:
+                raise ConfigError(
+                    "linear: the head is the embedding's matrix; set embed.tied to false, or leave it out"
+                )
+
+        @property
+        def matrix(self) -> LinearConfig:
+            return Dense.Config() if self.linear is None else self.linear
+
         def build(self, scope: Scope, embed: nn.Module, tied: bool) -> LanguageModelHead:
             return LanguageModelHead(self, scope, tied)
 
         def cost(self, scope: Scope, tied: bool) -> Cost:
-            size = scope.vocab_size * scope.dim
+            matrix = self.matrix.cost(scope.dim, scope.vocab_size, "head")
             # the gradients of the hidden states and of the matrix are made in the forward pass
             return Cost(
-                parameters=0 if tied else size, flops={"head": 2.0 * size}, saved=4.0 * scope.dim, held=4 * size
+                parameters=0 if tied else matrix.parameters,
+                flops=matrix.flops,
+                saved=4.0 * scope.dim,
+                held=4 * matrix.parameters,
             )
 
         def workspace(self, scope: Scope, tied: bool, tokens: int) -> int:
-            """The last norm's output, the matrix as products take it, and the most of: two chunks on their way (logits and
-            probabilities of one, probabilities of the other; casts of both), one chunk with its hidden states as products
-            take them beside its share of a gradient, the hidden states' or the matrix's (as the product gives it, and in
-            float32), the scaled gradients."""
-            size, cast = scope.vocab_size * scope.dim, scope.cast_bytes
+            """The last norm's output, the matrix as products take it, and the most of: a chunk's logits and probabilities
+            (beside the gradient of the one before and its cast) with its hidden states as products take them; the gradient
+            of its logits, the cast, and its share of the hidden states' or the matrix's gradient (as the product gives it,
+            and in float32); the scaled gradients."""
+            size, cast = self.matrix.cost(scope.dim, scope.vocab_size, "head").parameters, scope.cast_bytes
             chunk = self.chunk or chunk_of(scope.vocab_size, scope.device)
             positions = min(chunk, tokens)
             one, states = positions * scope.vocab_size, positions * scope.dim
-            several = (3 * 4 + 2 * cast) * one if tokens > chunk else 0
-            forward = cast * size + max(several, (2 * 4 + cast) * one + cast * states + (4 + cast) * max(states, size))
+            earlier = (4 + cast) * one if tokens > chunk else 0
+            if self.linear is not None:  # whose logits are kept as they came until their gradients are there
+                earlier += cast * one
+            loss, gradients = 2 * 4 * one, (4 + cast) * one + (4 + cast) * max(states, size)
+            forward = cast * (size + states) + max(earlier + loss, gradients)
             return 4 * tokens * scope.dim + max(forward, 4 * size)
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()
         self.chunk = config.chunk
         gain = INITIAL_STD * scope.dim**0.5
-        self.linear = None if tied else Dense(scope.dim, scope.vocab_size, bias=False, gain=gain)
+        self.linear = None if tied else config.matrix.build(scope.dim, scope.vocab_size, gain)
+        self.vocab_size = scope.vocab_size
 
     def forward(
         self, tapped: Mapping[str, Tensor], embedding: Tensor, ctx: Context, targets: Tensor | None, return_logits: bool
@@ -76,13 +101,21 @@ class LanguageModelHead(nn.Module):
         logits = self.logits(hidden, embedding) if return_logits else None
         if targets is None:
             return HeadOutput({}, {}, logits)
-        weight = self._weight(embedding)
-        loss, count, correct = linear_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), self.chunk)
+        flat, wanted = hidden.flatten(0, 1), targets.flatten()
+        matrix = self.matrix(embedding)
+        if matrix is not None:
+            loss, count, correct = linear_cross_entropy(flat, matrix, wanted, self.chunk)
+        else:
+            assert self.linear is not None
+            loss, count, correct = module_cross_entropy(flat, self.linear, wanted, self.chunk, self.vocab_size)
         return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
 
     def logits(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return F.linear(hidden, self._weight(embedding))
+        return F.linear(hidden, embedding) if self.linear is None else self.linear(hidden)
 
-    def _weight(self, embedding: Tensor) -> Tensor:
-        return embedding if self.linear is None else self.linear.weight
+    def matrix(self, embedding: Tensor) -> Tensor | None:
+        """W (V, D), the embedding's if the head is tied to it; None where the head is more than a matrix."""
+        if self.linear is None:
+            return embedding
+        return self.linear.weight if isinstance(self.linear, Dense) and self.linear.bias is None else None

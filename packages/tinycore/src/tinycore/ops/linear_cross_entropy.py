@@ -4,7 +4,8 @@
 
 Rows are processed in chunks. While a chunk's logits exist, their gradient softmax(W h_t) - onehot(target_t) is turned
 into gradients of h and W, so that the backward pass only scales them: three matrix products instead of the four of
-recomputing, and memory of two chunks (chunk, V) instead of (N, V).
+recomputing, and memory of two chunks (chunk, V) instead of (N, V). `module_cross_entropy` does the same with the logits
+of any module in place of W h.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import contextlib
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tinycore.ops.precision import product_dtype
@@ -45,6 +47,22 @@ def linear_cross_entropy(
     return loss, (targets != IGNORED).sum(), correct
 
 
+def _chunk(logits: Tensor, target: Tensor, need: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(loss sum, number predicted right, gradient of the logits if there is need) of logits (chunk, V), target (chunk,)."""
+    learned = target != IGNORED
+    index = target.clamp(min=0)[:, None]
+    best = logits.argmax(-1, keepdim=True)
+    above = logits.gather(1, best) - logits.gather(1, index)
+    # one pass over the logits in place of four; the largest probability is 1 / sum of exp(logit - largest logit)
+    gradient = logits.softmax(-1)
+    nll = (above - gradient.gather(1, best).log())[:, 0]
+    loss, correct = torch.where(learned, nll, 0).sum(), ((best[:, 0] == target) & learned).sum()
+    if not need:
+        return loss, correct, None
+    gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
+    return loss, correct, gradient.mul_(learned[:, None])
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -60,20 +78,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             part, target = hidden[rows].to(dtype), targets[rows]
-            learned = target != IGNORED
-            index = target.clamp(min=0)[:, None]
-            logits = (part @ matrix.t()).to(wide)  # (chunk, V)
-            best = logits.argmax(-1, keepdim=True)
-            above = logits.gather(1, best) - logits.gather(1, index)
-            # one pass over the logits in place of four; the largest probability is 1 / sum of exp(logit - largest logit)
-            gradient = logits.softmax(-1)
-            nll = (above - gradient.gather(1, best).log())[:, 0]
+            total, right, gradient = _chunk((part @ matrix.t()).to(wide), target, need_hidden or need_weight)
             # sums are not made in place: torch 2.11 compiles that to a gradient of zero
-            loss = loss + torch.where(learned, nll, 0).sum()
-            correct = correct + ((best[:, 0] == target) & learned).sum()
-            if need_hidden or need_weight:
-                gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=wide))
-                low = gradient.mul_(learned[:, None]).to(dtype)
+            loss, correct = loss + total, correct + right
+            if gradient is not None:
+                low = gradient.to(dtype)
                 if grad_hidden is not None:
                     grad_hidden[rows] = (low @ matrix).to(hidden.dtype)
                 if grad_weight is not None:
@@ -94,3 +103,63 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def module_cross_entropy(
+    hidden: Tensor, module: nn.Module, targets: Tensor, chunk: int | None, vocab_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`linear_cross_entropy` with module(hidden) (N, V) as logits: its parameters get their gradients chunk by chunk too.
+
+    While compiling, the logits of all positions are held.
+    """
+    count = (targets != IGNORED).sum()
+    if torch.compiler.is_compiling():
+        logits = module(hidden)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        correct = ((logits.argmax(-1) == targets) & (targets != IGNORED)).sum()
+        return F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="sum"), count, correct
+    chunk = chunk or chunk_of(vocab_size, hidden.device.type)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not torch.is_grad_enabled():
+        hidden, parameters = hidden.detach(), []
+    loss, correct = _ModuleCrossEntropy.apply(hidden, module, targets, chunk, *parameters)
+    return loss, count, correct
+
+
+class _ModuleCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, module: nn.Module, targets: Tensor, chunk: int, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        need_hidden = ctx.needs_input_grad[0]
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        loss = torch.zeros((), dtype=wide, device=hidden.device)
+        correct = torch.zeros((), dtype=torch.long, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        sums: list[Tensor] = [torch.zeros_like(parameter, dtype=wide) for parameter in parameters]
+        for start in range(0, hidden.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            with torch.enable_grad():
+                part = hidden[rows].detach().requires_grad_(need_hidden)
+                logits = module(part.view_as(part))  # hooks of modules are not for leaves here
+            total, right, gradient = _chunk(logits.detach().to(wide), targets[rows], need_hidden or bool(parameters))
+            loss, correct = loss + total, correct + right
+            if gradient is None:
+                continue
+            wanted = [part, *parameters] if need_hidden else list(parameters)
+            found = list(torch.autograd.grad(logits, wanted, gradient.to(logits.dtype)))
+            if grad_hidden is not None:
+                grad_hidden[rows] = found.pop(0)
+            for kept, new in zip(sums, found, strict=True):
+                kept += new
+        ctx.save_for_backward(grad_hidden, *(kept.to(p.dtype) for kept, p in zip(sums, parameters, strict=True)))
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, *gradients = (
+            None if gradient is None else gradient * grad_loss.to(gradient.dtype) for gradient in ctx.saved_tensors
+        )
+        return grad_hidden, None, None, None, *gradients

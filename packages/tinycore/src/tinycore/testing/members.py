@@ -47,7 +47,12 @@ PLAIN_FFN: Settings = {"kind": "swiglu", "hidden": 24}
 
 # family -> kind -> name of the example -> settings; the stack is 16 wide, two layers, 32 tokens in the vocabulary
 EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
-    "linear": {"dense": {"plain": {}, "bias": {"bias": True}}},
+    "linear": {
+        "dense": {"plain": {}, "bias": {"bias": True}},
+        "bit": {"plain": {}, "median": {"scale": "median", "bias": True}},
+        "cola": {"plain": {"rank": 6}, "quarter": {"bias": True}, "linear": {"rank": 8, "activation": "none"}},
+        "cola_fan": {"plain": {"rank": 6}, "bias": {"rank": 5, "p": 0.25, "dropout": 0.0, "bias": True}},
+    },
     "mixer": {
         "attention": {
             "grouped": {"heads": 4, "kv_heads": 2},
@@ -94,13 +99,18 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     },
     "depth": {"plain": {"plain": {}}, "shared": {"twice": {"times": 2}, "thrice": {"times": 3}}},
     "embed": {"table": {"tied": {}, "untied": {"tied": False, "scale": 4.0}}},
-    "heads": {"lm": {"chunks": {"chunk": 7}}},
+    "heads": {"lm": {"chunks": {"chunk": 7}, "low rank": {"linear": {"kind": "cola", "rank": 5}, "chunk": 5}}},
 }
 
 # family -> kind -> (settings of the add-on, settings of what it must equal[, where the add-on keeps the weights of the
 # latter under other names: {part of a name: what stands there instead}])
 IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
-    "linear": {"dense": (({"bias": True}, {}),)},
+    "linear": {
+        "dense": (({"bias": True}, {}),),
+        "bit": (({"bias": True}, {}),),
+        "cola": (({"rank": 4, "bias": True}, {"rank": 4}),),
+        "cola_fan": (({"rank": 4, "p": 0.0, "bias": True}, {"kind": "cola", "rank": 4, "bias": True}),),
+    },
     "mixer": {
         "attention": (
             ({"heads": 4, "window": 20}, {"heads": 4}),
@@ -164,6 +174,8 @@ def stack(**parts: Settings) -> ModelConfig:
     }
     head = dict(parts.pop("heads", {"kind": "lm"}))
     heads = {"lm": {}, head.pop("kind"): head}
+    if "linear" in head:  # a matrix of its own
+        parts.setdefault("embed", {"tied": False})
     return ModelConfig.from_dict(
         {"vocab_size": 32, "dim": 16, "max_seq_len": 64, "layers": [layer], "heads": heads, **parts}
     )
