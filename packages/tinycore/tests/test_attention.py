@@ -1,5 +1,6 @@
-"""Attention equals its formula written as float64 loops, for grouped queries, windows, packed rows and padding; RoPE is
-a rotation that depends on differences of positions only; the state holds what later tokens can see and no more.
+"""Attention equals its formula written as float64 loops, for grouped queries, windows, packed rows and padding, with every
+option; RoPE is a rotation that depends on differences of positions only; the state holds what later tokens can see and no
+more.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from tinycore import testing
 from tinycore.config import load
 from tinycore.context import PADDING, Context, begin
 from tinycore.families import MixerConfig
-from tinycore.mixers.attention import Attention, KeyValueState
+from tinycore.mixers.attention import Attention
+from tinycore.mixers.key_values import KeyValueState
 from tinycore.mixers.rotary import rotary_tables, rotate
 
 DIM = 12
 
 
-def build(**settings: object) -> Attention:
+def build(placement: str = "pre", **settings: object) -> Attention:
     config = load(MixerConfig, {"kind": "attention", **settings}, "mixer")
     torch.manual_seed(0)
-    module = config.build(tinycore.testing.stack().scope()).double()
+    module = config.build(tinycore.testing.stack(norm={"placement": placement}).scope(layer=1)).double()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return module
 
 
-def by_loops(module: Attention, x: np.ndarray, ids: list[int]) -> np.ndarray:
-    """One row x (T, D) through the formula, one query, head and key at a time."""
+def by_loops(module: Attention, x: np.ndarray, ids: list[int], first: np.ndarray | None = None) -> np.ndarray:
+    """One row x (T, D) through the formula, one query, head and key at a time; `first` (T, G h), the first layer's values."""
     length, width = len(x), module.width
     weights = {name: getattr(module, name).weight.detach().numpy() for name in "qkvo"}
     positions, seen = [], {}
@@ -41,20 +43,31 @@ def by_loops(module: Attention, x: np.ndarray, ids: list[int]) -> np.ndarray:
         positions.append(seen.get(document, 0))
         seen[document] = seen.get(document, 0) + 1
 
+    if module.fan is not None:
+        fan = {name: parameter.detach().numpy() for name, parameter in module.fan.named_parameters()}
+        angles = [fan["p.weight"] @ token for token in x]
+        rest = [fan["g.weight"] @ token + fan["bias"] for token in x]
+        x = np.array([[*np.cos(a), *np.sin(a), *r] for a, r in zip(angles, rest, strict=True)])
+
     def head(name: str, t: int, index: int) -> np.ndarray:
         vector = (weights[name] @ x[t])[index * width : (index + 1) * width]
         norm = getattr(module, f"{name}_norm", None)
         if norm is not None:
             vector = vector / np.sqrt(np.mean(vector**2) + norm.eps) * norm.weight.detach().numpy()
+        if name == "v" and first is not None:
+            mixed = module.value_residual
+            vector = float(mixed.first) * first[t, index * width : (index + 1) * width] + float(mixed.own) * vector
+        if name == "q" and module.q_gain is not None:
+            vector = vector * module.q_gain[index].item()
         return vector
 
     def turned(vector: np.ndarray, position: int) -> np.ndarray:
-        half = width // 2
+        half = module.rotary // 2
         pairs = [
-            complex(vector[i], vector[i + half]) * cmath.exp(1j * position * module.theta ** (-2 * i / width))
+            complex(vector[i], vector[i + half]) * cmath.exp(1j * position * module.theta ** (-i / half))
             for i in range(half)
         ]
-        return np.array([pair.real for pair in pairs] + [pair.imag for pair in pairs])
+        return np.array([pair.real for pair in pairs] + [pair.imag for pair in pairs] + vector[2 * half :].tolist())
 
     out = np.zeros((length, module.heads * width))
     for t in range(length):
@@ -67,6 +80,8 @@ def by_loops(module: Attention, x: np.ndarray, ids: list[int]) -> np.ndarray:
                 if ids[s] == ids[t] and (module.window is None or positions[t] - positions[s] < module.window)
             ]
             scores = [query @ turned(head("k", s, group), positions[s]) / math.sqrt(width) for s in visible]
+            if module.soft_cap is not None:
+                scores = [module.soft_cap * math.tanh(score / module.soft_cap) for score in scores]
             shares = np.exp(np.array(scores) - max(scores))
             shares /= shares.sum()
             out[t, h * width : (h + 1) * width] = sum(
@@ -84,6 +99,12 @@ def by_loops(module: Attention, x: np.ndarray, ids: list[int]) -> np.ndarray:
         {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 50.0},
         {"heads": 2, "window": 1},
         {"heads": 4, "kv_heads": 2, "qk_norm": True, "window": 4},
+        {"heads": 4, "kv_heads": 2, "placement": "hybrid", "window": 4},
+        {"heads": 2, "rotary": 4, "soft_cap": 1.5},
+        {"heads": 4, "kv_heads": 2, "rotary": 0, "qk_norm": True, "qk_gain": 3.0},
+        {"heads": 4, "kv_heads": 2, "fan": 0.2},
+        {"heads": 4, "kv_heads": 2, "value_residual": {}},
+        {"heads": 2, "value_residual": {"first": 1.0, "own": 1.0, "learned": False}, "placement": "hybrid"},
     ],
     ids=str,
 )
@@ -93,13 +114,43 @@ def test_equals_the_formula(settings: dict[str, object], packed: bool) -> None:
     rows = (testing.packed_rows if packed else testing.single_rows)(testing.stack(), 2, 11, 4)
     x = torch.randn(2, 11, module.q.in_features, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     ctx, _ = begin(rows.tokens, rows.doc_ids, None)
+    mixed = "value_residual" in settings
+    first = torch.randn(2, module.groups, 11, module.width, dtype=torch.float64) if mixed else None
     with torch.no_grad():
-        y = module(x, {}, ctx, None)[0].numpy()
+        y = module(x, {} if first is None else {"first_values": first}, ctx, None)[0].numpy()
     for row in range(2):
         valid = rows.valid[row].numpy()
         ids = [0] * 11 if rows.doc_ids is None else rows.doc_ids[row].tolist()
-        expected = by_loops(module, x[row].numpy()[valid], [i for i in ids if i != PADDING])
+        values = None if first is None else first[row].transpose(0, 1).flatten(1).numpy()[valid]
+        expected = by_loops(module, x[row].numpy()[valid], [i for i in ids if i != PADDING], values)
         assert np.abs(y[row][valid] - expected).max() < 1e-12
+
+
+def logits(model: tinycore.Decoder, tokens: torch.Tensor) -> torch.Tensor:
+    return model.logits(model(tokens).hidden)
+
+
+def test_the_first_values_are_those_of_the_first_call_and_reach_every_later_one() -> None:
+    """With factors (1, 0) all layers read layer 0's values, so what their own projection does is without effect."""
+    mixer = {"kind": "attention", "heads": 4, "value_residual": {"first": 1.0, "own": 0.0, "learned": False}}
+    model = tinycore.build(testing.stack(mixer=mixer)).double()
+    tokens = torch.arange(9)[None]
+    mixers = [layer.branches["mixer"] for layer in model.layers]
+    assert [len(list(mixer.value_residual.parameters())) for mixer in mixers] == [0, 0]
+    with torch.no_grad():
+        before = logits(model, tokens)
+        mixers[1].v.weight.mul_(-3.0)
+        assert torch.equal(logits(model, tokens), before)
+        mixers[0].v.weight.mul_(-3.0)
+        assert not torch.allclose(logits(model, tokens), before)
+
+
+def test_a_layer_called_twice_reads_the_values_of_its_first_call() -> None:
+    mixer = {"kind": "attention", "heads": 4, "value_residual": {}}
+    config = testing.stack(mixer=mixer, depth={"kind": "shared", "times": 2})
+    assert config.scope().value_source is None  # its second call reads the first's
+    model = tinycore.build(config)
+    assert all(len(list(layer.branches["mixer"].value_residual.parameters())) == 2 for layer in model.layers)
 
 
 def test_rope_keeps_length_and_depends_on_differences_only() -> None:

@@ -314,7 +314,7 @@ def attention(**settings: Any) -> list[dict[str, Any]]:
         ({"layers": attention(heads=4, window=0)}, "model.layers.0.mixer.window: 0 is not positive"),
         ({"layers": attention(heads=4, theta=0)}, "model.layers.0.mixer.theta: 0.0 is not positive"),
         ({"layers": attention(heads=4, linear={"qq": {}})},
-         "model.layers.0.mixer.linear: unknown projection 'qq'; valid: q, k, v, o"),
+         "model.layers.0.mixer.linear: unknown projection 'qq'; valid: q, k, v, o, fan_p, fan_g"),
         ({"layers": [{"mixer": {"kind": "atention", "heads": 4}}]},
          "model.layers.0.mixer.kind: unknown mixer 'atention'; did you mean 'attention'?"),
         ({"layers": [{"ffn": {"kind": "swiglu", "hidden": 0}}]}, "model.layers.0.ffn.hidden: 0 is not positive"),
@@ -354,4 +354,4 @@ def test_a_model_config_is_its_plain_data() -> None:
     plain = config.to_dict()
     assert tinycore.ModelConfig.from_dict(json.loads(json.dumps(plain))) == config
     assert plain["norm"] == {"placement": "pre", "eps": 1e-5, "affine": True}
-    assert plain["heads"] == {"lm": {"chunk": None}}
+    assert plain["heads"] == {"lm": {"chunk": None, "linear": None}}

@@ -72,6 +72,10 @@ def test_models_with_other_parts_are_not_fused() -> None:
     assert can_fuse(build({}))
     assert not can_fuse(build({}).bfloat16())
     assert not can_fuse(build({}, linear={"kind": "dense", "bias": True}))
+    for option in ({"fan": 0.125}, {"soft_cap": 30.0}, {"qk_gain": 1.0}, {"rotary": 4}, {"value_residual": {}}):
+        assert not can_fuse(build(option)), option
+    for placement in ("post", "hybrid", "hybrid_star"):
+        assert not can_fuse(build({}, norm={"placement": placement})), placement
     hooked = build({})
     hooked.layers[0].register_forward_hook(lambda *_: None)
     assert not can_fuse(hooked)

@@ -20,6 +20,8 @@ from tinycore.mixers import mlgru as _mlgru  # noqa: F401
 from tinycore.mixers import titans as _titans  # noqa: F401
 from tinycore.model import Decoder, Output, build
 from tinycore.model_config import LayerConfig, ModelConfig
+from tinycore.norms import hybrid as _hybrid  # noqa: F401
+from tinycore.norms import post as _post  # noqa: F401
 from tinycore.residual import denseformer as _denseformer  # noqa: F401
 from tinycore.residual import gated as _gated  # noqa: F401
 from tinycore.residual import scaled as _scaled  # noqa: F401

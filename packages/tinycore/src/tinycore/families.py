@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from tinycore.config import Family
+from tinycore.config import ConfigError, Family
 from tinycore.count import Cost
 from tinycore.dropout import DropoutConfig
 
@@ -41,7 +41,8 @@ class Scope:
 
     `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
     with std / sqrt(2 * calls), once, however many calls share the weights); `layer` of `layers` is the module's own place
-    in the stack. For memory of training: `rows`, the sequences
+    in the stack; `value_source` the layer that hands its values to all later ones and is called once, so that it never
+    reads any (see `MixerConfig.reads_first_values`). For memory of training: `rows`, the sequences
     of a micro-batch; `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is
     float32 in either case); the type of the `device`.
     """
@@ -56,6 +57,7 @@ class Scope:
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     layer: int = 0
     layers: int = 1
+    value_source: int | None = None
     rows: int = 1
     product_bytes: int = 4
     device: str = "cpu"
@@ -108,9 +110,20 @@ class BranchConfig:
 class MixerConfig(BranchConfig, Family):
     """How do positions talk?
 
-    What all layers of a kind share is a module () -> Tensor of the model's own: it is called once a pass, and its result
-    stands in the carry under the kind's name.
+    has_qkv: projects to queries, keys and values, and normalises each head of them where the model's norm asks for it;
+    reads_first_values: adds the values of the pass's first such mixer to its own, which takes `value_channels` (of a
+    token, in all heads) to be equal. What all layers of a kind share is a module () -> Tensor of the model's own: it is
+    called once a pass, and its result stands in the carry under the kind's name.
     """
+
+    has_qkv: ClassVar[bool] = False
+
+    @property
+    def reads_first_values(self) -> bool:
+        return False
+
+    def value_channels(self, scope: Scope) -> int:
+        raise NotImplementedError
 
     def build_shared(self, scope: Scope) -> nn.Module:
         raise NotImplementedError
@@ -124,17 +137,26 @@ class FeedForwardConfig(BranchConfig, Family):
     """What does a position compute?"""
 
 
+@dataclass(frozen=True, kw_only=True)
 class NormConfig(Family):
     """Where is the scale kept? Tagged by its placement.
 
     `build(scope, sublayer)` makes the norm around one sublayer ("mixer" or "ffn") with
     `before(x) -> (base, input)` and `after(base, y) -> x`; `build_final` the norm before the heads. `parallel`: whether
-    one norm serves a mixer and a feed-forward side by side, as the sublayer "parallel".
+    one norm serves a mixer and a feed-forward side by side, as the sublayer "parallel". normalises_qkv: the norm of a
+    mixer stands inside it, on each head of its queries, keys and values.
     """
 
     tag: ClassVar[str] = "placement"
     parallel: ClassVar[bool] = False
     default: ClassVar[str | None] = "pre"
+    normalises_qkv: ClassVar[bool] = False
+    eps: float = field(default=1e-5, metadata={"help": "added to the mean square"})
+    affine: bool = field(default=True, metadata={"help": "learn a gain per channel"})
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eps < 1:
+            raise ConfigError(f"eps: {self.eps} is not between 0 and 1")
 
     def build(self, scope: Scope, sublayer: str) -> nn.Module:
         raise NotImplementedError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from tinycore.config import ConfigError, dump, load, unknown
@@ -139,6 +140,7 @@ class ModelConfig:
             raise ConfigError(f"residual.{error}") from None
         self.dropout.check(self.size())
         _check_layers(self.layers, "layers", self.scope())
+        self._check_first_values()
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> ModelConfig:
@@ -179,7 +181,23 @@ class ModelConfig:
             dropout=self.dropout,
             layer=layer,
             layers=self.size(),
+            value_source=self._value_source,
         )
+
+    @cached_property
+    def _value_source(self) -> int | None:
+        reading = [layer.mixer is not None and layer.mixer.reads_first_values for layer in self.flat_layers()]
+        calls = [site.layer for site in self.call_sites() if reading[site.layer]]
+        return calls[0] if calls and calls.count(calls[0]) == 1 else None
+
+    def _check_first_values(self) -> None:
+        mixers = [layer.mixer for layer in self.flat_layers() if layer.mixer is not None]
+        widths = {mixer.value_channels(self.scope()) for mixer in mixers if mixer.reads_first_values}
+        if len(widths) > 1:
+            raise ConfigError(
+                f"layers: value_residual adds the first layer's values to the others', which have {sorted(widths)} channels;"
+                " give these layers the same kv_heads and head_dim"
+            )
 
     def cost(self, length: int, scope: Scope | None = None) -> Cost:
         """Cost of the whole model per token, in sequences of `length` tokens; memory as `scope` trains."""
@@ -207,6 +225,11 @@ def _check_layers(layers: tuple[LayerConfig, ...], path: str, scope: Scope) -> N
             )
         for name, branch in layer.branches().items():
             _check_branch(branch, f"{path}.{index}.{name}", scope)
+        if layer.mixer is not None and scope.norm.normalises_qkv and not layer.mixer.has_qkv:
+            raise ConfigError(
+                f"{path}.{index}.mixer: {layer.mixer.kind} has no queries, keys and values for norm.placement"
+                f" {scope.norm.kind} to normalise; use placement pre or post"
+            )
         _check_layers(layer.layers or (), f"{path}.{index}.layers", scope)
 
 

@@ -37,6 +37,10 @@ EXCEPTIONS = {
     ("ffn", "relu2", "identity", "takes the place of the plain feed-forward and adds nothing to it"),
     ("mixer", "mlgru", "identity", "is a mixer of its own, no add-on to another"),
     ("ffn", "swiglu", "identity", "is the plain stack itself"),
+    *(
+        ("norm", kind, "identity", "another order of the same parts, no add-on to the plain stack")
+        for kind in ("post", "hybrid", "hybrid_star")
+    ),
     ("residual", "plain", "identity", "is the plain stack itself"),
     ("depth", "plain", "identity", "is the plain stack itself"),
     ("embed", "table", "identity", "is the plain stack itself"),

@@ -64,7 +64,9 @@ def _is_plain(layer: Any) -> bool:
     if layer.dropout is not None and layer.training:
         return False
     mixer, ffn = layer.branches["mixer"], layer.branches["ffn"]
-    if type(mixer) is not Attention or type(ffn) is not SwiGLU:
+    if type(mixer) is not Attention or type(ffn) is not SwiGLU or mixer.rotary != mixer.width or mixer.soft_cap:
+        return False
+    if any(part is not None for part in (mixer.q_gain, mixer.fan, mixer.value_residual, mixer.v_norm)):
         return False
     linears = (mixer.q, mixer.k, mixer.v, mixer.o, ffn.gate, ffn.up, ffn.down)
     return all(type(linear) is Dense and linear.bias is None for linear in linears) and all(

@@ -1,4 +1,4 @@
-"""Causal softmax attention with grouped queries (GQA, arXiv 2305.13245), RoPE, optional QK-norm and sliding window.
+"""Causal softmax attention with grouped queries (GQA, arXiv 2305.13245), RoPE and what is built around them.
 
     q = RoPE(norm(W_q x)) (B, H, T, h);  k = RoPE(norm(W_k x)), v = W_v x (B, G, T, h)
     query head i reads key/value head i // (H / G)
@@ -7,45 +7,37 @@
 Causal by the order of tokens in the row; a token sees tokens of its own document only, with `window` w only those at
 positions closer than w. (The seed also grouped the queries, leaving half of its heads distinct; here all are.)
 The state holds rotated keys, values, positions and documents, so rows may be ragged.
+
+Options: `qk_norm`, RMSNorm on each head of q and k; under norm placement hybrid (HybridNorm, arXiv 2503.04598) on each head
+of q, k and v. `qk_gain`, a learned factor per query head on the logits, so that normed heads may become sharp. `rotary`,
+RoPE on the first channels of a head only (GPT-NeoX), 0 = no positions (Jamba). `soft_cap`, logits bounded by cap tanh(./cap)
+(Gemma 2). `fan`, periodic features before q, k and v (`fan_input`). `value_residual`, the first layer's values mixed into the
+later ones' (`value_residual`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
-from tinycore.context import PADDING, Context
+from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
+from tinycore.mixers.fan_input import PROJECTIONS, FanInput, fan_cost, periodic_channels
+from tinycore.mixers.key_values import KeyValueState, append, keep
+from tinycore.mixers.masks import first_visible, visible
 from tinycore.mixers.rotary import rotary_tables, rotate
+from tinycore.mixers.value_residual import ValueResidual, ValueResidualConfig
 from tinycore.norms.rms import RMSNorm
 from tinycore.ops.attention import block_bytes, causal_attention, mask_bytes
+from tinycore.ops.capped_attention import capped_attention
 
 BLOCKED_FROM = 16  # tokens; shorter rows are not worth the calls
-
-
-class KeyValueState(NamedTuple):
-    """What attention keeps of the tokens so far."""
-
-    keys: Tensor  # (B, G, S, h), rotated
-    values: Tensor  # (B, G, S, h)
-    positions: Tensor  # (B, S)
-    documents: Tensor | None  # (B, S), -1 = padding; None = single documents without padding
-
-    def truncate(self, length: int) -> KeyValueState:
-        if self.documents is not None:
-            raise ValueError("truncate: rows are packed or padded; use snapshot and restore")
-        if self.positions.numel() == 0:
-            return self
-        kept = int((self.positions[0] < length).sum())
-        if kept < self.positions.shape[1] and int(self.positions[0, 0]) > 0:
-            raise ValueError("truncate: the window has forgotten tokens needed then; use snapshot and restore")
-        return KeyValueState(self.keys[:, :, :kept], self.values[:, :, :kept], self.positions[:, :kept], None)
 
 
 class Attention(nn.Module):
@@ -53,185 +45,211 @@ class Attention(nn.Module):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(MixerConfig, kind="attention"):
-        projections: ClassVar[tuple[str, ...]] = ("q", "k", "v", "o")
+        projections: ClassVar[tuple[str, ...]] = ("q", "k", "v", "o", *PROJECTIONS)
+        has_qkv: ClassVar[bool] = True
         heads: int = field(metadata={"help": "query heads"})
         kv_heads: int | None = field(default=None, metadata={"help": "key/value heads; null = as many as query heads"})
         head_dim: int | None = field(default=None, metadata={"help": "channels per head; null = dim / heads"})
         theta: float = field(default=10000.0, metadata={"help": "RoPE base"})
+        rotary: int | None = field(
+            default=None, metadata={"help": "channels of a head that RoPE turns; null = all, 0 = none"}
+        )
         qk_norm: bool = field(default=False, metadata={"help": "RMSNorm on each query and key head before RoPE"})
+        qk_gain: float | None = field(
+            default=None,
+            metadata={"help": "factor on the logits, learned for each query head, at the start; null = none"},
+        )
+        soft_cap: float | None = field(
+            default=None, metadata={"help": "bound on the logits, cap tanh(x / cap); null = none"}
+        )
         window: int | None = field(default=None, metadata={"help": "tokens a token sees, itself included; null = all"})
+        fan: float | None = field(
+            default=None, metadata={"help": "share of cosines, and of sines, in the input of q, k and v; null = none"}
+        )
+        value_residual: ValueResidualConfig | None = field(
+            default=None, metadata={"help": "mix the first layer's values into the later ones'; null = no"}
+        )
 
         def __post_init__(self) -> None:
-            for name in ("heads", "kv_heads", "head_dim", "window"):
+            for name in ("heads", "kv_heads", "head_dim", "window", "theta", "soft_cap"):
                 value = getattr(self, name)
-                if value is not None and value < 1:
+                if value is not None and not value > 0:
                     raise ConfigError(f"{name}: {value} is not positive")
             if self.heads % self.groups:
                 raise ConfigError(f"kv_heads: {self.groups} does not divide heads {self.heads}")
-            if self.theta <= 0:
-                raise ConfigError(f"theta: {self.theta} is not positive")
+            if self.rotary is not None and (self.rotary < 0 or self.rotary % 2):
+                raise ConfigError(f"rotary: {self.rotary} is not an even number of channels; RoPE rotates pairs")
+            if self.fan is not None and not 0 < self.fan < 0.5:
+                raise ConfigError(f"fan: {self.fan} is not between 0 and .5, the shares of cosines and of sines")
 
         @property
         def groups(self) -> int:
             return self.kv_heads or self.heads
 
+        @property
+        def reads_first_values(self) -> bool:
+            return self.value_residual is not None
+
+        def value_channels(self, scope: Scope) -> int:
+            return self.groups * self.width(scope)
+
         def check(self, scope: Scope) -> None:
+            width = self.width(scope)
             if self.head_dim is None and scope.dim % self.heads:
                 raise ConfigError(f"heads: {self.heads} does not divide dim {scope.dim}")
-            if self.width(scope) % 2:
-                raise ConfigError(f"head_dim: {self.width(scope)} is odd; RoPE rotates pairs of channels")
+            if self.turned(scope) % 2:
+                raise ConfigError(f"head_dim: {width} is odd; RoPE rotates pairs of channels")
+            if self.turned(scope) > width:
+                raise ConfigError(f"rotary: {self.rotary} channels are more than a head's {width}")
+            if self.qk_norm and scope.norm.normalises_qkv:
+                raise ConfigError(f"qk_norm: placement {scope.norm.kind} normalises queries, keys and values already")
+            if self.fan is not None and not periodic_channels(self.fan, scope.dim):
+                raise ConfigError(f"fan: a share of {self.fan} is less than one of {scope.dim} channels")
 
         def width(self, scope: Scope) -> int:
             return self.head_dim or scope.dim // self.heads
+
+        def turned(self, scope: Scope) -> int:
+            """Channels of a head that RoPE turns."""
+            return self.width(scope) if self.rotary is None else self.rotary
+
+        def normed(self, scope: Scope) -> int:
+            """How many of queries, keys and values are normalised."""
+            return 3 if scope.norm.normalises_qkv else 2 if self.qk_norm else 0
 
         def build(self, scope: Scope) -> Attention:
             return Attention(self, scope)
 
         def cost(self, scope: Scope, length: int) -> Cost:
-            width = self.width(scope)
+            width, normed = self.width(scope), self.normed(scope)
             queries, shared = self.heads * width, self.groups * width
             name = "attention_projections"
-            visible = length if self.window is None else min(length, self.window - 1)
-            return (
+            visible_tokens = length if self.window is None else min(length, self.window - 1)
+            gains = normed * width if normed == 2 or scope.norm.affine else 0
+            reads = self.value_residual is not None and scope.layer != scope.value_source
+            total = (
                 self.projection(scope, "q").cost(scope.dim, queries, name)
                 + self.projection(scope, "k").cost(scope.dim, shared, name)
                 + self.projection(scope, "v").cost(scope.dim, shared, name)
                 + self.projection(scope, "o").cost(queries, scope.dim, "attention_output")
                 + Cost(
-                    parameters=2 * width if self.qk_norm else 0,
+                    parameters=gains
+                    + (self.heads if self.qk_gain is not None else 0)
+                    + (2 if reads and self.value_residual is not None and self.value_residual.learned else 0),
                     flops={"attention_scores": 4.0 * queries * length},
                     saved=self._saved(scope, queries, shared, length),
                     transient=self._transient(scope, queries, shared, length),
-                    state=2 * shared * visible,
-                    shared=self._shared(scope, width, length),
+                    state=2 * shared * visible_tokens,
+                    shared=self._shared(scope, length),
                 )
             )
+            return total if self.fan is None else total + fan_cost(self, self.fan, scope, name)
 
-        def _shared(self, scope: Scope, width: int, length: int) -> dict[tuple[Any, ...], int]:
+        def _shared(self, scope: Scope, length: int) -> dict[tuple[Any, ...], int]:
             """Bytes of what packed rows share among layers: the tables of RoPE and, on a CPU, the masks of blocks."""
-            found = {("rotary", width, self.theta): 4 * scope.rows * length * width}
-            if scope.device == "cpu" and length >= BLOCKED_FROM:
+            turned = self.turned(scope)
+            found: dict[tuple[Any, ...], int] = {}
+            if turned:
+                found["rotary", turned, self.theta] = 4 * scope.rows * length * turned
+            if self.soft_cap is not None:
+                found["mask", self.window] = scope.rows * length * length
+            elif scope.device == "cpu" and length >= BLOCKED_FROM:
                 found["masks", self.window] = mask_bytes(scope.rows, length, self.window)
             return found
 
         def _saved(self, scope: Scope, queries: int, shared: int, length: int) -> float:
-            """Bytes per token: input, q, k, v, output; before their norm, q and k once more."""
+            """Bytes per token: input, q, k, v, output; before their norm, q, k and v once more; with a cap, the scores."""
+            normed = self.normed(scope)
             elements = scope.dim + 2 * queries + 2 * shared
-            if self.qk_norm:
-                elements += queries + shared
-            if scope.device != "cpu":
+            scales, wide = 0, 0.0
+            if normed:
+                elements += queries + (normed - 1) * shared
+                scales = self.heads + (normed - 1) * self.groups
+            if self.qk_gain is not None:
+                elements += queries
+            if self.value_residual is not None and self.value_residual.learned and scope.layer != scope.value_source:
+                elements += shared
+            if self.soft_cap is not None:
+                wide += 2 * self.heads * length + (queries + shared if scope.product_bytes != 4 else queries)
+                elements += (self.heads * length if scope.product_bytes != 4 else 0) - queries
+            elif scope.device != "cpu":
                 elements += length  # the mask, added to scores
-            return float(scope.product_bytes * elements + (4 * (self.heads + self.groups) if self.qk_norm else 0))
+            return scope.product_bytes * elements + 4.0 * (scales + wide)
 
         def _transient(self, scope: Scope, queries: int, shared: int, length: int) -> int:
             """Bytes: the gradients of output and q, those of k and v in float32, a product of q's size, the scores."""
             scores = block_bytes(scope.rows, self.heads, length, scope.cast_bytes) if scope.device == "cpu" else 0
+            if self.soft_cap is not None:
+                scores = 2 * 4 * scope.rows * self.heads * length * length
             return scope.rows * length * (scope.product_bytes * 2 * queries + 4 * (queries + 2 * shared)) + scores
 
     def __init__(self, config: Config, scope: Scope) -> None:
         super().__init__()
         width = config.width(scope)
         self.heads, self.groups, self.width = config.heads, config.groups, width
-        self.theta, self.window = config.theta, config.window
+        self.theta, self.window, self.soft_cap = config.theta, config.window, config.soft_cap
+        self.rotary = config.turned(scope)
         self.q = config.projection(scope, "q").build(scope.dim, self.heads * width)
         self.k = config.projection(scope, "k").build(scope.dim, self.groups * width)
         self.v = config.projection(scope, "v").build(scope.dim, self.groups * width)
         self.o = config.projection(scope, "o").build(self.heads * width, scope.dim, scope.residual_gain)
-        self.q_norm = RMSNorm(width) if config.qk_norm else None
-        self.k_norm = RMSNorm(width) if config.qk_norm else None
+        self.q_norm, self.k_norm, self.v_norm = self._head_norms(config, scope)
+        self.q_gain = None if config.qk_gain is None else nn.Parameter(torch.full((self.heads,), config.qk_gain))
+        self.fan = None if config.fan is None else FanInput(config, config.fan, scope)
+        self.value_residual = None
+        if config.value_residual is not None:
+            self.value_residual = ValueResidual(config.value_residual, scope.layer == scope.value_source)
+
+    @staticmethod
+    def _head_norms(config: Config, scope: Scope) -> tuple[RMSNorm | None, ...]:
+        width, norm = config.width(scope), scope.norm
+        if norm.normalises_qkv:
+            return tuple(RMSNorm(width, norm.eps, norm.affine) for _ in range(3))
+        return (RMSNorm(width), RMSNorm(width), None) if config.qk_norm else (None, None, None)
 
     def forward(
         self, x: Tensor, carry: Carry, ctx: Context, state: LocalState | None
     ) -> tuple[Tensor, Carry, LocalState | None, Aux]:
         rows, length, _ = x.shape
+        if self.fan is not None:
+            x = self.fan(x)
         q = self.q(x).view(rows, length, self.heads, self.width).transpose(1, 2)  # (B, H, T, h)
         k = self.k(x).view(rows, length, self.groups, self.width).transpose(1, 2)  # (B, G, T, h)
         v = self.v(x).view(rows, length, self.groups, self.width).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        tables = rotary_tables(ctx, self.width, self.theta, x.dtype)
-        q, k = rotate(q, tables), rotate(k, tables)
+        if self.v_norm is not None:
+            v = self.v_norm(v)
+        if self.value_residual is not None:
+            v, carry = self.value_residual(v, carry)
+        if self.q_gain is not None:
+            q = q * self.q_gain.to(q.dtype)[:, None, None]
+        if self.rotary:
+            tables = rotary_tables(ctx, self.rotary, self.theta, x.dtype)
+            q, k = rotate(q, tables), rotate(k, tables)
 
         past: KeyValueState | None = state.get("kv") if state is not None else None
         positions = ctx.positions.expand(rows, -1)
         seen = KeyValueState(k, v, positions, ctx.documents)
         if past is not None:
-            seen = _append(past, seen)
-        if past is None and ctx.contiguous and length >= BLOCKED_FROM and x.device.type == "cpu":
-            y = causal_attention(q, k, v, _starts(ctx, length, self.window or length))
-        else:
-            mask, causal = _mask(ctx, positions, past, seen, self.window)
-            y = F.scaled_dot_product_attention(
-                q, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=self.groups != self.heads
-            )
+            seen = append(past, seen)
+        y = self._read(q, seen, past, ctx, positions)
         y = self.o(y.transpose(1, 2).reshape(rows, length, self.heads * self.width))
         if state is None:
             return y, carry, None, {}
-        return y, carry, {"kv": _keep(seen, self.window)}, {}
+        return y, carry, {"kv": keep(seen, self.window)}, {}
 
-
-def _append(past: KeyValueState, new: KeyValueState) -> KeyValueState:
-    documents = None
-    if past.documents is not None or new.documents is not None:
-        documents = torch.cat([_documents(past), _documents(new)], dim=1)
-    return KeyValueState(
-        torch.cat([past.keys, new.keys], dim=2),
-        torch.cat([past.values, new.values], dim=2),
-        torch.cat([past.positions, new.positions], dim=1),
-        documents,
-    )
-
-
-def _documents(state: KeyValueState) -> Tensor:
-    return torch.zeros_like(state.positions) if state.documents is None else state.documents
-
-
-def _starts(ctx: Context, length: int, window: int) -> Tensor | None:
-    """Each token's first visible slot (B or 1, T) in a contiguous context, None where that is 0 for all."""
-    if window >= length:
-        return ctx.starts
-    key = ("starts", window)
-    if key not in ctx.memo:
-        recent = (torch.arange(length, device=ctx.positions.device) - window + 1).clamp(min=0)[None]
-        ctx.memo[key] = recent if ctx.starts is None else torch.maximum(ctx.starts, recent)
-    return ctx.memo[key]
-
-
-def _mask(
-    ctx: Context, positions: Tensor, past: KeyValueState | None, seen: KeyValueState, window: int | None
-) -> tuple[Tensor | None, bool]:
-    """What each token may read: (mask (B or 1, 1, T, S) or None, whether plain causality says it all)."""
-    length, total = positions.shape[1], seen.keys.shape[2]
-    windowed = window is not None and total > window
-    if seen.documents is None and not windowed:
-        if length == total:
-            return None, True
-        if length == 1:
-            return None, False
-    key = ("mask", window) if past is None else None
-    if key is not None and key in ctx.memo:
-        return ctx.memo[key], False
-    # keys stand in the order of their arrival, so the slot decides what is past, whatever the rows' positions
-    mask = torch.ones(length, total, dtype=torch.bool, device=positions.device).tril(total - length)[None]
-    if windowed:
-        mask = mask & (positions[:, :, None] - seen.positions[:, None, :] < window)
-    if seen.documents is not None:
-        own = seen.documents[:, total - length :]
-        mask = mask & (own[:, :, None] == seen.documents[:, None, :])
-    mask = mask[:, None]
-    if key is not None:
-        ctx.memo[key] = mask
-    return mask, False
-
-
-def _keep(seen: KeyValueState, window: int | None) -> KeyValueState:
-    """Forget what no later token can see: all but each row's newest window - 1 tokens that are not padding."""
-    if window is None or seen.keys.shape[2] < window:
-        return seen
-    needed = window - 1
-    if seen.documents is not None:
-        valid_after = (seen.documents != PADDING).long().flip(1).cumsum(1).flip(1)  # valid tokens from this slot on
-        needed = int((valid_after <= window - 1).sum(1).max()) if len(valid_after) else 0
-    start = seen.keys.shape[2] - needed
-    documents = None if seen.documents is None else seen.documents[:, start:]
-    return KeyValueState(seen.keys[:, :, start:], seen.values[:, :, start:], seen.positions[:, start:], documents)
+    def _read(
+        self, q: Tensor, seen: KeyValueState, past: KeyValueState | None, ctx: Context, positions: Tensor
+    ) -> Tensor:
+        """(B, H, T, h): what each query reads."""
+        length = q.shape[2]
+        blocked = past is None and ctx.contiguous and q.device.type == "cpu" and length >= BLOCKED_FROM
+        if blocked and self.soft_cap is None:
+            return causal_attention(q, seen.keys, seen.values, first_visible(ctx, length, self.window or length))
+        mask, causal = visible(ctx, positions, past, seen, self.window)
+        if self.soft_cap is not None:
+            return capped_attention(q, seen.keys, seen.values, mask, causal, self.soft_cap)
+        return F.scaled_dot_product_attention(
+            q, seen.keys, seen.values, attn_mask=mask, is_causal=causal, enable_gqa=self.groups != self.heads
+        )

@@ -4,7 +4,8 @@ The head's channels are split into two halves (a, b); pair i is rotated by the a
 
     (a_i, b_i) -> (a_i cos - b_i sin, b_i cos + a_i sin)
 
-so q . k depends on the difference of positions only. Angles and the rotation are computed in at least float32.
+so q . k depends on the difference of positions only. Angles and the rotation are computed in at least float32. Where only
+the head's first channels turn (partial RoPE, as in GPT-NeoX), they are a smaller head: their number stands for head_dim.
 """
 
 from __future__ import annotations
@@ -31,8 +32,14 @@ def rotary_tables(ctx: Context, head_dim: int, theta: float, dtype: torch.dtype)
 
 
 def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate x (B, heads, T, head_dim) by its positions' angles, in x's dtype. Differentiable once."""
-    return _Rotate.apply(x, *tables)
+    """Rotate x (B, heads, T, head_dim) by its positions' angles, in x's dtype. Differentiable once.
+
+    Tables for fewer channels than x has turn the first ones and leave the others.
+    """
+    turned = 2 * tables[0].shape[-1]
+    if turned == x.shape[-1]:
+        return _Rotate.apply(x, *tables)
+    return torch.cat([_Rotate.apply(x[..., :turned], *tables), x[..., turned:]], dim=-1)
 
 
 class _Rotate(torch.autograd.Function):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tinycore.config import ConfigError
 from tinycore.count import Cost
 from tinycore.families import NormConfig, Scope
 from tinycore.norms.rms import RMSNorm
@@ -20,12 +19,6 @@ class PreNorm(nn.Module):
     @dataclass(frozen=True, kw_only=True)
     class Config(NormConfig, kind="pre"):
         parallel: ClassVar[bool] = True
-        eps: float = field(default=1e-5, metadata={"help": "added to the mean square"})
-        affine: bool = field(default=True, metadata={"help": "learn a gain per channel"})
-
-        def __post_init__(self) -> None:
-            if not 0 < self.eps < 1:
-                raise ConfigError(f"eps: {self.eps} is not between 0 and 1")
 
         def build(self, scope: Scope, sublayer: str) -> PreNorm:
             return PreNorm(scope, self)

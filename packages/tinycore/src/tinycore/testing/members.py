@@ -58,6 +58,17 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "grouped": {"heads": 4, "kv_heads": 2},
             "full": {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 100.0},
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
+            "periodic input": {"heads": 4, "fan": 0.125, "rotary": 2},
+            "first values": {"heads": 4, "kv_heads": 2, "value_residual": {}},
+            "capped": {
+                "heads": 4,
+                "kv_heads": 2,
+                "soft_cap": 2.0,
+                "qk_norm": True,
+                "qk_gain": 1.5,
+                "rotary": 0,
+                "window": 9,
+            },
         },
         "mamba": {
             "paper": {"state": 4},
@@ -91,7 +102,12 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
         },
         "moe": {"two of four": {"experts": 4, "hidden": 12}, "one of three": {"experts": 3, "active": 1, "hidden": 12}},
     },
-    "norm": {"pre": {"affine": {}, "without gain": {"affine": False}}},
+    "norm": {
+        "pre": {"affine": {}, "without gain": {"affine": False}},
+        "post": {"affine": {}, "without gain": {"affine": False}},
+        "hybrid": {"affine": {}, "without gain": {"affine": False}},
+        "hybrid_star": {"affine": {}},
+    },
     "residual": {
         "gated": {"half open": {}, "opened": {"start": 2.0}},
         "denseformer": {"every output": {}, "sparse": {"dilation": 2, "period": 2}, "table": {"table": "rectangular"}},
@@ -115,6 +131,9 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
         "attention": (
             ({"heads": 4, "window": 20}, {"heads": 4}),
             ({"heads": 4, "kv_heads": 4, "head_dim": 4}, {"heads": 4}),
+            ({"heads": 4, "value_residual": {"first": 0.0, "own": 1.0}}, {"heads": 4}),
+            ({"heads": 4, "qk_gain": 1.0}, {"heads": 4}),
+            ({"heads": 4, "rotary": 4}, {"heads": 4}),
         ),
         "mamba": (({"dt_rank": 1, "state": 16, "conv": 4, "expand": 2}, {}),),
         "titans": (
