@@ -22,7 +22,7 @@ from tinycore.generation.fused import can_fuse
 from tinycore.heads.lm import HeadOutput
 from tinycore.model_config import ModelConfig
 from tinycore.optim.groups import decay_groups
-from tinycore.registers import UNKNOWN, Registers
+from tinycore.registers import UNKNOWN, Registers, widths
 from tinycore.state import STREAM, select, truncate
 from tinycore.testing.probes import awake
 
@@ -312,8 +312,8 @@ def test_compiled_layers_see_few_shapes() -> None:
     torch.compiler.reset()
     for layer in compiled.layers:
         layer.compile(dynamic=False, backend="aot_eager")
-    widths = set()
-    compiled.layers[0].register_forward_pre_hook(lambda module, given: widths.add(given[0].shape[1]))
+    seen = set()
+    compiled.layers[0].register_forward_pre_hook(lambda module, given: seen.add(given[0].shape[1]))
     tokens = testing.single_rows(eager.config, 2, 16).tokens
     for documents in range(1, 9):
         ids = (torch.arange(16) * documents // 16).expand(2, -1).contiguous()
@@ -321,4 +321,5 @@ def test_compiled_layers_see_few_shapes() -> None:
             found, expected = (model(tokens, doc_ids=ids).logits for model in (compiled, eager))
         assert (found - expected).abs().max() < 1e-4
     torch.compiler.reset()
-    assert widths == {16 + REGISTERS * room for room in (1, 2, 4, 8)}
+    assert seen == {16 + REGISTERS * room for room in (1, 2, 4, 8)}
+    assert widths(16) == len({16, 16 + REGISTERS * 16} | seen)

@@ -105,6 +105,11 @@ def registers_cost(count: int, dim: int) -> Cost:
     return Cost(parameters=count * dim, saved=2.0 * INDEX_BYTES if count else 0.0)
 
 
+def widths(length: int) -> int:
+    """How many widths rows of `length` tokens can have, whatever begins in them."""
+    return len({min(length, 1 << power) for power in range(length.bit_length() + 1)}) + 1
+
+
 def _room(begun: Tensor) -> int:
     """For how many documents a row has room, of `begun` (B, T), those that begin up to each token."""
     rows, length = begun.shape
