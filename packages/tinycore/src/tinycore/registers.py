@@ -120,6 +120,6 @@ def _room(begun: Tensor) -> int:
 
 
 def _rows(x: Tensor, slots: Tensor) -> Tensor:
-    """x (B, W, D) at slots (B, T). As an embedding, whose gradient is the same bits each time, on a GPU too."""
+    """x (B, W, D) at slots (B, T)."""
     base = x.shape[1] * torch.arange(len(x), device=x.device)[:, None]
     return F.embedding(base + slots, x.flatten(0, 1))
