@@ -31,9 +31,9 @@ def build(ours: Decoder) -> Any:
     plain = isinstance(mixer, Attention.Config) and getattr(ffn, "kind", None) == "swiglu"
     if not plain or any(layer != layers[0] for layer in layers) or not config.embed.tied:
         raise BadRequest("the recipe is not a tied Llama of equal layers; benchmarks beside transformers need one")
-    if getattr(config.embed, "scale", 1.0) != 1.0 or mixer.qk_norm or mixer.window:
+    if getattr(config.embed, "scale", 1.0) != 1.0 or config.embed.register_slots or mixer.qk_norm or mixer.window:
         raise BadRequest(
-            "the recipe scales its embedding, or has QK-norm or a window, which transformers' Llama has not"
+            "the recipe scales its embedding, or has registers, QK-norm or a window, which transformers' Llama has not"
         )
     scope = config.scope()
     theirs = transformers.LlamaForCausalLM(

@@ -42,9 +42,10 @@ from apps.common.samples import Sampler
 from apps.common.signals import StopRequest
 from apps.common.tally import Tally
 from apps.common.validation import Validator, to_device
-from tinycore import Decoder
+from tinycore import Decoder, registers
 from tinycore.families import LOSS, Aux, add_aux
 
+GRAPHS = 8  # of a layer for one shape: torch's own limit
 NOT_FINITE = "loss or gradient not finite"  # how the message of such a failure begins
 VALIDATION_ORDER = 0  # seed of the order that validation rows are drawn in, whatever the run's own seed
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Iterator[tuple[dict[str, tuple[Tensor, Tensor]], bool]]]
@@ -123,6 +124,10 @@ class Trainer:
         Layers of one kind share one compiled graph, so compiling takes as long for 2 of them as for 30.
         """
         if self.settings.compile:
+            if model.config.embed.register_slots:  # rows are as wide as their documents are many
+                config: Any = torch._dynamo.config
+                widths = registers.widths(self.recipe.data.sequence_length)
+                config.recompile_limit = max(config.recompile_limit, GRAPHS * widths)
             for layer in model.layers:
                 layer.compile(dynamic=False)
         return self.world.accelerator.prepare_model(model, evaluation_mode=True)

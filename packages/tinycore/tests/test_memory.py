@@ -94,6 +94,7 @@ SHAPES = {
     "experts, soft": config(layers=feed_forward(kind="experts", hidden=96)),
     "experts, top1": config(layers=feed_forward(kind="experts", mode="top1", hidden=96)),
     "moe, one active": config(layers=feed_forward(kind="moe", experts=3, active=1)),
+    "one register": config(embed={"registers": 1}),
     "mamba": recurrent(),
     "mamba with norms": recurrent(norms=True, expand=1),
 }
@@ -102,20 +103,20 @@ PRECISIONS = pytest.mark.parametrize("product_bytes", [4, 2], ids=["float32", "b
 EVERY_SHAPE = pytest.mark.parametrize("name", SHAPES)
 
 
-def batch(vocab_size: int, rows: int, length: int) -> tuple[Tensor, Tensor]:
-    """Tokens and the documents they are of, two a row."""
+def batch(vocab_size: int, rows: int, length: int, documents: int) -> tuple[Tensor, Tensor]:
+    """Tokens and the documents they are of, so many a row."""
     tokens = torch.randint(vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
-    return tokens, (torch.arange(length) * 2 // length).expand(rows, length).contiguous()
+    return tokens, (torch.arange(length) * documents // length).expand(rows, length).contiguous()
 
 
-def loss_of(model: tinycore.Decoder, rows: int, length: int, product_bytes: int) -> Tensor:
-    tokens, documents = batch(model.config.vocab_size, rows, length)
+def loss_of(model: tinycore.Decoder, rows: int, length: int, product_bytes: int, documents: int = 2) -> Tensor:
+    tokens, ids = batch(model.config.vocab_size, rows, length, documents)
     with torch.autocast("cpu", torch.bfloat16, enabled=product_bytes == 2):
-        total, count = next(next_token(model, tokens, tokens, documents))[0]["lm"]
+        total, count = next(next_token(model, tokens, tokens, ids))[0]["lm"]
     return total / count
 
 
-def kept(model: tinycore.Decoder, rows: int, length: int, product_bytes: int) -> int:
+def kept(model: tinycore.Decoder, rows: int, length: int, product_bytes: int, documents: int = 2) -> int:
     """Bytes of the storages that autograd keeps, each once, parameters left out."""
     known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     held: dict[int, Tensor] = {}  # holding the tensors keeps their addresses apart
@@ -126,7 +127,7 @@ def kept(model: tinycore.Decoder, rows: int, length: int, product_bytes: int) ->
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = loss_of(model, rows, length, product_bytes)
+        loss = loss_of(model, rows, length, product_bytes, documents)
     assert loss.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
@@ -169,6 +170,17 @@ def test_the_peak_is_what_the_allocator_hands_out(name: str, product_bytes: int,
     measured = before + fullest(model, rows, length, product_bytes)
     # masks of packed rows are counted as if a document filled its row, a branch's gradient as if it were never the stream's
     assert found.gradients + found.activations + found.temporaries == pytest.approx(measured, rel=0.04)
+
+
+@PRECISIONS
+def test_registers_are_counted_for_one_document_a_row(product_bytes: int) -> None:
+    """As much as they add to a model without any; a second document adds as much again."""
+    without, many = (tinycore.build(config(embed={"registers": count})) for count in (0, 12))
+    counts = [tinycore.count(model.config).memory(3, 64, product_bytes).activations for model in (without, many)]
+    plain = kept(without, 3, 64, product_bytes, documents=1)
+    added = kept(many, 3, 64, product_bytes, documents=1) - plain
+    assert counts[1] - counts[0] == pytest.approx(added, rel=0.02)
+    assert kept(many, 3, 64, product_bytes, documents=2) - plain == pytest.approx(2 * added, rel=0.05)
 
 
 def test_the_peak_moves_with_the_shape() -> None:

@@ -82,11 +82,11 @@ def begin(tokens: Tensor, doc_ids: Tensor | None, state: State | None) -> tuple[
         torch.where(any_valid, positions.gather(1, at)[:, 0] + 1, seen) if length else seen,
         torch.where(any_valid, documents.gather(1, at)[:, 0], current) if length else current,
     )
-    starts = _starts(documents, positions) if stream is None else None
+    starts = contiguous_starts(documents, positions) if stream is None else None
     return Context(positions, documents, starts is not None, starts), after
 
 
-def _starts(documents: Tensor, positions: Tensor) -> Tensor | None:
+def contiguous_starts(documents: Tensor, positions: Tensor) -> Tensor | None:
     """The first slot (B, T) of each token's document, or None where padding lies within a document.
 
     None as well where looking would cost more than it saves: in a graph, or on a device that would have to be waited for.

@@ -67,6 +67,11 @@ class Cost:
             held=self.held * times,
         )
 
+    def spread(self, ratio: float) -> Cost:
+        """The cost per token of what computes `ratio` slots a token."""
+        flops = {name: value * ratio for name, value in self.flops.items()}
+        return replace(self, flops=flops, saved=self.saved * ratio, saved_products=self.saved_products * ratio)
+
     def saved_bytes(self, product_bytes: int) -> float:
         """Bytes per token kept from the forward to the backward pass, with products of so many bytes an element."""
         return self.saved + product_bytes * self.saved_products

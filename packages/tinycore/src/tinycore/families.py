@@ -237,10 +237,19 @@ class MemoryConfig(Family):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(Family):
-    """What is a token? `build(scope)` -> module tokens (B, T) -> (B, T, D), with `weight` (V, D) for a tied head."""
+    """What is a token?
+
+    `build(scope)` -> module tokens (B, T) -> (B, T, D), with `weight` (V, D) for a tied head and `registers`, the
+    `Registers` that the model puts in front of its documents, or None.
+    """
 
     default: ClassVar[str | None] = "table"
     tied: bool = field(default=True, metadata={"help": "the next-token head uses the embedding's matrix"})
+
+    @property
+    def register_slots(self) -> int:
+        """Slots of registers in front of each document's tokens, which layers see and heads do not."""
+        return 0
 
     def build(self, scope: Scope) -> nn.Module:
         raise NotImplementedError

@@ -84,9 +84,15 @@ class Decoder(nn.Module):
         if routes is not None:
             ctx = replace(ctx, routes=routes)
         carry = {kind: module() for kind, module in self.shared.items()}
-        x, tapped, after, aux = self.depth(
-            self.layers, self.embed(tokens), carry, ctx, (state or {}) if keep else None, self.taps
-        )
+        x, seen, widened = self.embed(tokens), ctx, None
+        registers: Any = self.embed.registers
+        if registers is not None:
+            widened = registers(x, ctx, begins=doc_ids is not None or not state)
+            x, seen = widened.x, widened.context
+            stream = stream._replace(registers=torch.full_like(stream.positions, registers.count))
+        x, tapped, after, aux = self.depth(self.layers, x, carry, seen, (state or {}) if keep else None, self.taps)
+        if widened is not None:
+            x, tapped = widened.narrowed(x), {name: widened.narrowed(tap) for name, tap in tapped.items()}
         tapped["final"] = self.norm(x)
         losses = {name.removeprefix(LOSS): entry for name, entry in aux.items() if name.startswith(LOSS)}
         losses = losses if targets is not None else {}

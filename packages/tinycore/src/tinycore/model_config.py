@@ -200,13 +200,21 @@ class ModelConfig:
             )
 
     def cost(self, length: int, scope: Scope | None = None) -> Cost:
-        """Cost of the whole model per token, in sequences of `length` tokens; memory as `scope` trains."""
+        """Cost of the whole model per token, in sequences of `length` tokens; memory as `scope` trains.
+
+        A sequence counts as one document, in front of which its registers stand: layers see so many slots more, whose
+        work is shared out among the tokens.
+        """
         scope = scope or self.scope()
         calls = Counter(site.layer for site in self.call_sites())
-        total = self.embed.cost(scope) + self.depth.cost(scope) + self.norm.cost(scope, "final")
+        seen = length + self.embed.register_slots
+        inner = self.depth.cost(scope)
         for index, layer in enumerate(self.flat_layers()):
-            total += layer.cost(replace(scope, layer=index), length).called(calls[index])
-        stream = self.residual.stream_cost(scope, length)
+            inner += layer.cost(replace(scope, layer=index), seen).called(calls[index])
+        stream = self.residual.stream_cost(scope, seen)
+        if seen != length:
+            inner, stream = inner.spread(seen / length), stream.spread(seen / length)
+        total = self.embed.cost(scope) + self.norm.cost(scope, "final") + inner
         total = replace(total + stream, transient=total.transient + stream.transient)
         for mixer in self.sharing().values():
             total += mixer.shared_cost(scope)

@@ -22,11 +22,12 @@ class StreamState(NamedTuple):
 
     positions: Tensor  # (B,) int64
     documents: Tensor | None  # (B,) int64; None while the rows are single documents without padding
+    registers: Tensor | None = None  # (B,) int64, slots before a document's first token in all other states; None = 0
 
 
 @runtime_checkable
 class Truncatable(Protocol):
-    """A per-call state that can forget its newest tokens (attention can; a recurrence cannot)."""
+    """A per-call state that can forget all but its first `length` slots (attention can; a recurrence cannot)."""
 
     def truncate(self, length: int) -> Any: ...
 
@@ -53,16 +54,23 @@ def restore(saved: State) -> State:
 def truncate(state: State, length: int) -> State:
     """The state after the first `length` tokens of the stream, for attention states whose rows are single documents.
 
-    Raises ValueError where a state cannot forget (recurrences) or rows are packed or padded.
+    Raises ValueError where a state cannot forget (recurrences) or rows are packed or padded. After no token at all it is
+    {}, a fresh stream, whatever it was.
     """
+    if length == 0:
+        return {}
+    stream: StreamState | None = state.get(STREAM)
+    before = 0
+    if stream is not None and stream.registers is not None and len(stream.registers):
+        before = int(stream.registers[0])
     kept: State = {}
     for path, entry in state.items():
         if isinstance(entry, StreamState):
             if entry.documents is not None:
                 raise ValueError("truncate: rows are packed or padded; use snapshot and restore")
-            kept[path] = StreamState(entry.positions.clamp(max=length), None)
+            kept[path] = entry._replace(positions=entry.positions.clamp(max=length))
         elif isinstance(entry, Truncatable):
-            kept[path] = entry.truncate(length)
+            kept[path] = entry.truncate(before + length)
         else:
             raise ValueError(f"truncate: {type(entry).__name__} at '{path}' cannot forget; use snapshot and restore")
     return kept

@@ -51,6 +51,7 @@ def can_fuse(model: Decoder) -> bool:
         and type(model.depth) is Stack
         and model.depth.stream is None
         and type(model.embed) is Table
+        and model.embed.registers is None
         and type(model.norm) is RMSNorm
         and type(model.heads["lm"]) is LanguageModelHead
         and model.heads["lm"].matrix(model.embed.weight) is not None

@@ -40,7 +40,11 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def tensor_names(config: ModelConfig) -> dict[str, str]:
-    """{our name: theirs} of every tensor of a decoder in Llama's layout."""
+    """{our name: theirs} of every tensor of a decoder in Llama's layout. Raises LlamaError if it has registers."""
+    if config.embed.register_slots:
+        raise LlamaError(
+            f"embed.registers: {config.embed.register_slots} vectors that stand before every document; Llama has none"
+        )
     names = {"embed.weight": EMBEDDING}
     for index, layer in enumerate(config.flat_layers()):
         normed = isinstance(layer.mixer, Attention.Config) and layer.mixer.qk_norm

@@ -114,7 +114,13 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
         "scaled": {"stream": {}, "branches": {"branches": True}},
     },
     "depth": {"plain": {"plain": {}}, "shared": {"twice": {"times": 2}, "thrice": {"times": 3}}},
-    "embed": {"table": {"tied": {}, "untied": {"tied": False, "scale": 4.0}}},
+    "embed": {
+        "table": {
+            "tied": {},
+            "untied": {"tied": False, "scale": 4.0},
+            "registers": {"registers": 3, "scale": 2.0},
+        }
+    },
     "heads": {"lm": {"chunks": {"chunk": 7}, "low rank": {"linear": {"kind": "cola", "rank": 5}, "chunk": 5}}},
 }
 
