@@ -1,6 +1,6 @@
 """tinydata: text to batches, without torch. Every public name is listed here; the README shows them at work."""
 
-from tinydata import sources, synthetic
+from tinydata import puzzles, sources, synthetic
 from tinydata.batch import Batch
 from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
@@ -23,6 +23,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "pack",
+    "puzzles",
     "sources",
     "split_of",
     "synthetic",
