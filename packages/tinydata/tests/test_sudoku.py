@@ -153,7 +153,7 @@ def test_the_solver_counts_what_backtracking_counts(side: int, random, share: fl
         for r, c in itertools.product(range(side), repeat=2)
     ]
     grids = list(itertools.islice(backtrack(clues.tolist(), *BOXES[side]), 20)) if all(consistent) else []
-    found = puzzles.solve(clues, limit=20)
+    found = puzzles.solve_sudoku(clues, limit=20)
     assert len(found) == len(grids)
     if len(grids) < 20:
         assert sorted(grid.tolist() for grid in found) == sorted(grids)
@@ -180,7 +180,7 @@ def seen_from(row: int, column: int, side: int) -> Iterator[tuple[int, int]]:
 )
 def test_what_is_no_grid_is_refused_in_one_line(grid: np.ndarray) -> None:
     with pytest.raises(puzzles.PuzzleError, match=r"^sudoku: [^\n]*$"):
-        puzzles.solve(grid)
+        puzzles.solve_sudoku(grid)
 
 
 # --- the puzzles ------------------------------------------------------------------------------------------------------

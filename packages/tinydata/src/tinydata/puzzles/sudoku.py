@@ -23,7 +23,7 @@ import numpy as np
 from tinydata.documents import Split, split_of
 from tinydata.puzzles.stream import PuzzleError, numbered
 from tinydata.puzzles.sudoku_solver import SHAPES, Shape, search
-from tinydata.puzzles.sudoku_symmetry import Symmetry, canonical, random_symmetry
+from tinydata.puzzles.sudoku_symmetry import Symmetry, canonical_sudoku, random_symmetry
 from tinydata.synthetic.chance import Chance
 
 # Of endless puzzles a large share costs nothing. The classes of 4x4 grids lie at .115 (96 grids) and .472 (192).
@@ -95,7 +95,7 @@ def sudoku(
         yield puzzle
 
 
-def augmented(puzzle: Sudoku, seed: int = 0) -> Iterator[Sudoku]:
+def sudoku_copies(puzzle: Sudoku, seed: int = 0) -> Iterator[Sudoku]:
     """Endless random symmetric copies of `puzzle`, all of the same difficulty and on the same side of every split."""
     chance = Chance("sudoku symmetries", seed)
     while True:
@@ -104,7 +104,7 @@ def augmented(puzzle: Sudoku, seed: int = 0) -> Iterator[Sudoku]:
 
 def side_of(solution: np.ndarray, shape: Shape, fractions: Mapping[str, float]) -> Split:
     """The side of a full grid and all its symmetric copies: `split_of` its canonical form, written out."""
-    form = "".join(map(str, canonical(solution, shape).ravel().tolist()))
+    form = "".join(map(str, canonical_sudoku(solution, shape).ravel().tolist()))
     return split_of(f"sudoku {shape.box_rows}x{shape.box_columns} {form}", fractions)
 
 

@@ -59,7 +59,7 @@ class Search:
     guesses: int
 
 
-def solve(grid: np.ndarray, limit: int = 2) -> list[np.ndarray]:
+def solve_sudoku(grid: np.ndarray, limit: int = 2) -> list[np.ndarray]:
     """The solutions, (S, S) int8 each and at most `limit`, of a grid (S, S) with 0 where it is empty; S is 4, 6 or 9.
 
     Raises PuzzleError for what is no such grid.

@@ -51,7 +51,7 @@ def random_symmetry(shape: Shape, chance: Chance) -> Symmetry:
     return Symmetry(digits, rows, columns, shape.box_rows == shape.box_columns and chance.happens(0.5))
 
 
-def canonical(solution: np.ndarray, shape: Shape) -> np.ndarray:
+def canonical_sudoku(solution: np.ndarray, shape: Shape) -> np.ndarray:
     """(S, S) full grid -> (S, S), the same for all its symmetric copies and for no other grid."""
     side, high = shape.side, shape.box_rows
     columns, places = _column_orders(shape)  # (A, S): the line of each place, and the place of each line
