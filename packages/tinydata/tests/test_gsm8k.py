@@ -41,7 +41,13 @@ def worked(annotations: str) -> WordProblem:
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
 
 
 def value_of(expression: str) -> Fraction:
@@ -68,7 +74,7 @@ NUMBERS = st.one_of(
 EXPRESSIONS = st.recursive(
     NUMBERS,
     lambda inner: st.one_of(
-        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", " + ", " / ", "-+", "*-"]), inner).map("".join),
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "//", " + ", " / ", "-+", "*-"]), inner).map("".join),
         inner.map("({})".format),
         inner.map("-{}".format),
     ),
@@ -98,6 +104,7 @@ def test_values_are_those_of_pythons_parser(expression: str) -> None:
         ("--+-3", -3),
         ("-2-3", -5),
         ("8/4/2", 1),
+        ("-7//2", -4),
         ("(" * 20 + "7" + ")" * 20, 7),
     ],
 )
@@ -116,6 +123,7 @@ def test_values_beyond_pythons_notation(expression: str, value: Fraction | int) 
         ("1 2", "unexpected '2'"),
         ("12,34", "unexpected ','"),
         ("1.2.3", "unexpected '.3'"),
+        ("1///2", "unexpected '/'"),
         ("(1", "'\\)' is missing"),
         ("1)", "unexpected '\\)'"),
         ("x+1", "unexpected 'x'"),
@@ -181,6 +189,7 @@ def test_answers_are_plain_numbers(tmp_path: Path, final: str, answer: str) -> N
     "annotation, verdict",
     [
         ("48/2=24", "exact"),
+        ("560//10=56", "exact"),
         ("2*.5 = 1.00", "exact"),
         ("1,200*2=2,400", "exact"),
         ("50-80=-30", "exact"),

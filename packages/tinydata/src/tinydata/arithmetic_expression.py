@@ -1,7 +1,7 @@
 """The value of an expression such as `12/60` or `(3+.5)*20%`, exactly, by a grammar of five lines and without `eval`.
 
     sum     = product { ("+" | "-") product }
-    product = signed { ("*" | "/") signed }
+    product = signed { ("*" | "/" | "//") signed }       // rounds down
     signed  = { "+" | "-" } atom
     atom    = ( number | "(" sum ")" ) { "%" }           % is a hundredth
     number  = digits with an optional decimal part; 1,234 groups by three
@@ -18,7 +18,7 @@ from fractions import Fraction
 MAX_CHARACTERS = 256
 MAX_DEPTH = 20
 
-_TOKEN = re.compile(r"\s*(?:(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)|([-+*/()%]))", re.ASCII)
+_TOKEN = re.compile(r"\s*(?:(\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)|(//|[-+*/()%]))", re.ASCII)
 
 
 class ExpressionError(ValueError):
@@ -66,12 +66,15 @@ class _Parser:
 
     def _product(self, depth: int) -> Fraction:
         value = self._signed(depth)
-        while self.next in ("*", "/"):
-            dividing = self._take() == "/"
+        while self.next in ("*", "/", "//"):
+            operator = self._take()
             operand = self._signed(depth)
-            if dividing and not operand:
+            if operator == "*":
+                value *= operand
+            elif not operand:
                 raise ExpressionError("division by zero")
-            value = value / operand if dividing else value * operand
+            else:
+                value = value / operand if operator == "/" else Fraction(value // operand)
         return value
 
     def _signed(self, depth: int) -> Fraction:
@@ -89,7 +92,7 @@ class _Parser:
             value = self.sum(depth + 1)
             if self._take() != ")":
                 raise ExpressionError("')' is missing")
-        elif token and token not in "+-*/()%":
+        elif token[:1].isdigit() or token[:1] == ".":
             value = Fraction(token.replace(",", ""))
         else:
             raise ExpressionError(f"unexpected {token!r}" if token else "a number is missing at the end")

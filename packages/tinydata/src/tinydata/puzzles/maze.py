@@ -28,7 +28,7 @@ WALL, OPEN, START, GOAL, PATH = 1, 2, 3, 4, 5
 MIN_SIDE, MAX_SIDE = 3, 255
 DEFAULT_FRACTIONS: Mapping[str, float] = MappingProxyType({"validation": 0.1, "test": 0.1})
 
-_CHARACTERS = np.array(list("?# SGo"))
+_CHARACTERS = np.array(list("?#.SGo"))
 
 Place = tuple[int, int]
 
