@@ -80,9 +80,9 @@ def test_the_canonical_form_names_exactly_the_classes(side: int, grids: int, cla
             continue
         copies = copies_with_first_row_in_order(grid)
         smallest = min(copy.tobytes() for copy in copies)
-        form = puzzles.canonical_sudoku(grid, SHAPES[side])
+        form = puzzles.canonical_sudoku(grid)
         assert form.tobytes() == smallest
-        assert puzzles.canonical_sudoku(copies[len(copies) // 3], SHAPES[side]).tobytes() == smallest
+        assert puzzles.canonical_sudoku(copies[len(copies) // 3]).tobytes() == smallest
         orbit_of.update((copy.tobytes(), smallest) for copy in copies)
         forms.append(smallest)
     assert len(orbit_of) == total
@@ -104,26 +104,39 @@ def test_the_canonical_form_of_9x9_is_the_smallest_copy() -> None:
         for order in ties:
             whole = (names[order][moved[order] - 1]).astype(np.int8).tobytes()
             smallest = whole if smallest is None else min(smallest, whole)
-    assert puzzles.canonical_sudoku(grid, SHAPES[9]).tobytes() == smallest
+    assert puzzles.canonical_sudoku(grid).tobytes() == smallest
 
 
 def test_the_grid_with_most_symmetries_is_no_trap() -> None:
     """The most canonical grid has 648 automorphisms, so very many copies tie; it is still done at once."""
     rows = np.array([[(3 * (r % 3) + r // 3 + c) % 9 + 1 for c in range(9)] for r in range(9)], dtype=np.int8)
-    form = puzzles.canonical_sudoku(rows, SHAPES[9])
+    form = puzzles.canonical_sudoku(rows)
     chance = Chance("test", 0)
     for _ in range(3):
         copy = random_symmetry(SHAPES[9], chance)(rows)
-        assert np.array_equal(puzzles.canonical_sudoku(copy, SHAPES[9]), form)
+        assert np.array_equal(puzzles.canonical_sudoku(copy), form)
+
+
+@pytest.mark.parametrize("side", [4, 6, 9])
+def test_what_is_no_solution_has_no_form(side: int) -> None:
+    solution = next(sudoku(side)).solution
+    empty, repeated, latin = solution.copy(), solution.copy(), solution.copy()
+    empty[0, 0] = 0
+    repeated[0, 0] = repeated[0, 1]
+    # Every row and column is right, boxes are not.
+    latin[:] = (np.arange(side)[:, None] + np.arange(side)) % side + 1
+    for wrong in (empty, repeated, latin):
+        with pytest.raises(puzzles.PuzzleError, match="every row, column and box"):
+            puzzles.canonical_sudoku(wrong)
 
 
 @pytest.mark.parametrize("side", [4, 6, 9])
 def test_random_copies_have_the_same_form_and_remain_puzzles(side: int) -> None:
     puzzle = next(sudoku(side, seed=5))
-    form = puzzles.canonical_sudoku(puzzle.solution, SHAPES[side])
+    form = puzzles.canonical_sudoku(puzzle.solution)
     dresses = set()
     for copy in itertools.islice(sudoku_copies(puzzle, seed=1), 20):
-        assert np.array_equal(puzzles.canonical_sudoku(copy.solution, SHAPES[side]), form)
+        assert np.array_equal(puzzles.canonical_sudoku(copy.solution), form)
         (only,) = puzzles.solve_sudoku(copy.clues)
         assert np.array_equal(only, copy.solution)
         assert np.count_nonzero(copy.clues) == np.count_nonzero(puzzle.clues)
@@ -154,7 +167,7 @@ def test_sides_share_no_class(side: int, count: int) -> None:
     forms = {}
     for split in splits:
         stream = itertools.islice(sudoku(side, split=split, clues=side * side), count)
-        forms[split] = {puzzles.canonical_sudoku(puzzle.solution, SHAPES[side]).tobytes() for puzzle in stream}
+        forms[split] = {puzzles.canonical_sudoku(puzzle.solution).tobytes() for puzzle in stream}
     for one, other in itertools.combinations(splits, 2):
         assert forms[one]
         assert not forms[one] & forms[other]
@@ -163,9 +176,9 @@ def test_sides_share_no_class(side: int, count: int) -> None:
 def test_shares_of_9x9_are_as_asked_and_copies_stay() -> None:
     counts = {"train": 0, "validation": 0, "test": 0}
     for puzzle in itertools.islice(sudoku(9, clues=81), 200):
-        side = side_of(puzzle.solution, SHAPES[9], DEFAULT_FRACTIONS[9])
+        side = side_of(puzzle.solution, DEFAULT_FRACTIONS[9])
         copy = next(sudoku_copies(puzzle, seed=counts[side]))
-        assert side_of(copy.solution, SHAPES[9], DEFAULT_FRACTIONS[9]) == side
+        assert side_of(copy.solution, DEFAULT_FRACTIONS[9]) == side
         counts[side] += 1
     assert 8 <= counts["test"] <= 36
     assert 8 <= counts["validation"] <= 36

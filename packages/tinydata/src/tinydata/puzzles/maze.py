@@ -107,8 +107,7 @@ def maze(
         return _with_ends(walls, min_length, longest, chance)
 
     asked = f"{split or 'on any side'} with a shortest path of {min_length} to {longest} steps"
-    for _, puzzle in numbered(f"maze {height}x{width}", seed, start, draw, asked):
-        yield puzzle
+    return numbered(f"maze {height}x{width}", seed, start, draw, asked)
 
 
 def side_of(walls: np.ndarray, fractions: Mapping[str, float]) -> Split:

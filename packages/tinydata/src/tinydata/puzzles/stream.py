@@ -21,21 +21,21 @@ class PuzzleError(ValueError):
     """A puzzle cannot be made or read as asked. One line, with what is wrong."""
 
 
-def numbered(
-    name: str, seed: int, start: int, draw: Callable[[Chance], Puzzle | None], asked: str
-) -> Iterator[tuple[int, Puzzle]]:
-    """(i, puzzle i) for i = start, start + 1, ...; `draw` gives None for one that was not asked for.
+def numbered(name: str, seed: int, start: int, draw: Callable[[Chance], Puzzle | None], asked: str) -> Iterator[Puzzle]:
+    """Puzzle i for i = start, start + 1, ...; `draw` gives None for one that was not asked for.
 
-    Raises PuzzleError for a negative start, and where MAX_DRAWS draws in a row were refused; `asked` says of what.
+    Raises PuzzleError for a negative start, and, while it is iterated, where MAX_DRAWS draws in a row were refused; `asked`
+    says of what.
     """
     if start < 0:
         raise PuzzleError(f"{name}: start must not be negative, got {start}")
-    for index in itertools.count(start):
+
+    def drawn(index: int) -> Puzzle:
         chance = Chance(f"{name} {index}", seed)
         for _ in range(MAX_DRAWS):
             puzzle = draw(chance)
             if puzzle is not None:
-                yield index, puzzle
-                break
-        else:
-            raise PuzzleError(f"{name}: none of {MAX_DRAWS} draws was {asked}: ask for less")
+                return puzzle
+        raise PuzzleError(f"{name}: none of {MAX_DRAWS} draws was {asked}: ask for less")
+
+    return map(drawn, itertools.count(start))

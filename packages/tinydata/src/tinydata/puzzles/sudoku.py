@@ -22,7 +22,7 @@ import numpy as np
 
 from tinydata.documents import Split, split_of
 from tinydata.puzzles.stream import PuzzleError, numbered
-from tinydata.puzzles.sudoku_solver import SHAPES, Shape, search
+from tinydata.puzzles.sudoku_solver import SHAPES, Shape, search, shape_of
 from tinydata.puzzles.sudoku_symmetry import Symmetry, canonical_sudoku, random_symmetry
 from tinydata.synthetic.chance import Chance
 
@@ -81,7 +81,7 @@ def sudoku(
 
     def draw(chance: Chance) -> Sudoku | None:
         solution = _full_grid(shape, chance)
-        if split is not None and side_of(solution, shape, shares) != split:
+        if split is not None and side_of(solution, shares) != split:
             return None
         given = _spared(solution, shape, clues or 0, chance)
         guesses = search(shape.masks(given.ravel().tolist()), shape).guesses
@@ -91,8 +91,7 @@ def sudoku(
 
     asked = f"{split or 'on any side'} with {min_guesses} to {'any' if max_guesses is None else max_guesses} guesses"
     asked += " (4x4 has 2 classes of grids to split, 6x6 has 49)" if split else ""
-    for _, puzzle in numbered(f"sudoku {side}x{side}", seed, start, draw, asked):
-        yield puzzle
+    return numbered(f"sudoku {side}x{side}", seed, start, draw, asked)
 
 
 def sudoku_copies(puzzle: Sudoku, seed: int = 0) -> Iterator[Sudoku]:
@@ -102,9 +101,10 @@ def sudoku_copies(puzzle: Sudoku, seed: int = 0) -> Iterator[Sudoku]:
         yield puzzle.transformed(random_symmetry(puzzle.shape, chance))
 
 
-def side_of(solution: np.ndarray, shape: Shape, fractions: Mapping[str, float]) -> Split:
+def side_of(solution: np.ndarray, fractions: Mapping[str, float]) -> Split:
     """The side of a full grid and all its symmetric copies: `split_of` its canonical form, written out."""
-    form = "".join(map(str, canonical_sudoku(solution, shape).ravel().tolist()))
+    shape = shape_of(solution)
+    form = "".join(map(str, canonical_sudoku(solution).ravel().tolist()))
     return split_of(f"sudoku {shape.box_rows}x{shape.box_columns} {form}", fractions)
 
 

@@ -59,20 +59,24 @@ class Search:
     guesses: int
 
 
-def solve_sudoku(grid: np.ndarray, limit: int = 2) -> list[np.ndarray]:
-    """The solutions, (S, S) int8 each and at most `limit`, of a grid (S, S) with 0 where it is empty; S is 4, 6 or 9.
-
-    Raises PuzzleError for what is no such grid.
-    """
-    grid = np.asarray(grid)
+def shape_of(grid: np.ndarray) -> Shape:
+    """The shape of a grid (S, S) of digits, 0 where it is empty. Raises PuzzleError for what is no such grid."""
     side = grid.shape[0] if grid.ndim == 2 else 0
     if side not in SHAPES or grid.shape != (side, side) or grid.dtype.kind not in "iu":
         raise PuzzleError(f"sudoku: whole numbers of shape 4x4, 6x6 or 9x9 expected, got {grid.dtype} {grid.shape}")
     if grid.min() < 0 or grid.max() > side:
         raise PuzzleError(f"sudoku: digits must be 0 to {side}, got {grid.min()} to {grid.max()}")
-    shape = SHAPES[side]
+    return SHAPES[side]
+
+
+def solve_sudoku(grid: np.ndarray, limit: int = 2) -> list[np.ndarray]:
+    """The solutions, (S, S) int8 each and at most `limit`, of a grid (S, S) with 0 where it is empty; S is 4, 6 or 9.
+
+    Raises PuzzleError for what is no such grid.
+    """
+    shape = shape_of(grid)
     found = search(shape.masks(grid.ravel().tolist()), shape, limit).solutions
-    return [np.array(digits, dtype=np.int8).reshape(side, side) for digits in found]
+    return [np.array(digits, dtype=np.int8).reshape(grid.shape) for digits in found]
 
 
 def search(masks: Sequence[int], shape: Shape, limit: int = 2, chance: Chance | None = None) -> Search:

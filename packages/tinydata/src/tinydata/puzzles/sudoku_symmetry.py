@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinydata.puzzles.sudoku_solver import Shape
+from tinydata.puzzles.stream import PuzzleError
+from tinydata.puzzles.sudoku_solver import Shape, shape_of
 from tinydata.synthetic.chance import Chance
 
 
@@ -51,9 +52,16 @@ def random_symmetry(shape: Shape, chance: Chance) -> Symmetry:
     return Symmetry(digits, rows, columns, shape.box_rows == shape.box_columns and chance.happens(0.5))
 
 
-def canonical_sudoku(solution: np.ndarray, shape: Shape) -> np.ndarray:
-    """(S, S) full grid -> (S, S), the same for all its symmetric copies and for no other grid."""
+def canonical_sudoku(solution: np.ndarray) -> np.ndarray:
+    """(S, S) full grid -> (S, S) int8, the same for all its symmetric copies and for no other grid.
+
+    Raises PuzzleError for a grid that is not full or breaks a rule.
+    """
+    shape = shape_of(solution)
     side, high = shape.side, shape.box_rows
+    boxes = solution.reshape(-1, high, side // shape.box_columns, shape.box_columns).swapaxes(1, 2).reshape(side, side)
+    if not all((np.sort(units) == np.arange(1, side + 1)).all() for units in (solution, solution.T, boxes)):
+        raise PuzzleError("sudoku: every row, column and box of a full grid holds every digit once, here not")
     columns, places = _column_orders(shape)  # (A, S): the line of each place, and the place of each line
     powers = (side ** np.arange(side - 1, -1, -1)).astype(np.int64)
     best_key, best = None, []
