@@ -28,7 +28,7 @@ REPORTING = {
     "sample.temperature",
     "sample.top_p",
 }
-NUMERICS = {"train.micro_batch", "train.compile"}
+NUMERICS = {"train.micro_batch", "train.compile", "train.recompute"}
 
 
 def test_the_verdict_on_every_field(tiny_recipe: Path) -> None:

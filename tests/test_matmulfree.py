@@ -1,6 +1,4 @@
-"""The recipe without products of matrices: nothing but its linears and the head multiplies matrices, so that ternary
-linears leave none.
-"""
+"""The recipe without products of matrices: nothing but its linears, which are ternary, and the head multiplies matrices."""
 
 from __future__ import annotations
 
@@ -11,8 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import tinycore
 from apps.common import recipes
 from tinycore.families import LinearConfig
-
-LINEAR = "dense"  # what the recipe's linears are
 
 
 class Additions(nn.Module):
@@ -42,7 +38,7 @@ def test_products_of_matrices_stand_in_linears_and_the_head_alone() -> None:
     with torch.device("meta"):
         model = tinycore.build(config)
     found = linears(model)
-    assert {type(module).Config.kind for module in found.values()} == {LINEAR}
+    assert {type(module).Config.kind for module in found.values()} == {"bit"}
     assert len(found) == 10 * (4 + 3)
     with FlopCounterMode(display=False) as whole:
         model(tokens)

@@ -1,7 +1,7 @@
 """Claim: every command of the README works as written.
 
 The commands run in the order of the page, from the root of the tree, shortened by documented options and with their runs
-and data in a temporary folder. `uv run pytest` is what runs this test, and is left out.
+and data in a temporary folder. `uv run pytest -n 2` is what runs this test, and is left out.
 
 Run: uv run pytest tests/test_readme.py
 """
@@ -107,7 +107,7 @@ def write_model(path: Path, small_gguf: ModuleType) -> None:
 
 
 def test_the_two_first_commands_are_the_main_job_and_the_tests() -> None:
-    assert commands()[:2] == ["uv run apps/pretrain", "uv run pytest"]
+    assert commands()[:2] == ["uv run apps/pretrain", "uv run pytest -n 2"]
 
 
 @pytest.mark.timeout(600)
@@ -118,7 +118,7 @@ def test_every_command_works_as_written(tmp_path: Path, small_gguf: ModuleType) 
         (tmp_path / "my_texts" / f"{index}.txt").write_text(f"Text number {index}: {'la ' * (index % 7)}end.\n")
     ran = []
     for command in commands():
-        if command == "uv run pytest":
+        if command == "uv run pytest -n 2":
             continue
         words = shortened(command, tmp_path)
         result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240)

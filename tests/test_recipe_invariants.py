@@ -27,6 +27,8 @@ SIZES = {
     "state": 4,
     "chunk": 5,
     "window": 6,
+    "rank": 8,
+    "experts": 3,
 }  # what a key that is a size becomes, wherever it stands and is not null
 
 
@@ -51,9 +53,9 @@ def shrink_layer(layer: dict[str, Any]) -> list[int]:
         heads.append(mixer["heads"])
     elif mixer is not None and "heads" in mixer:
         groups = mixer.get("kv_heads") or mixer["heads"]
-        mixer["heads"], mixer["kv_heads"] = (count // gcd(mixer["heads"], groups) for count in (mixer["heads"], groups))
-        if mixer["heads"] == 1:  # as many key heads as query heads: keep several
-            mixer["heads"] = mixer["kv_heads"] = 4
+        common = gcd(mixer["heads"], groups)
+        several = max(1, 4 * common // mixer["heads"])  # a model of one or two heads is too narrow to learn anything
+        mixer["heads"], mixer["kv_heads"] = (count // common * several for count in (mixer["heads"], groups))
         heads.append(mixer["heads"])
     return heads + [head for inner in layer["layers"] or [] for head in shrink_layer(inner)]
 

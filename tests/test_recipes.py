@@ -17,6 +17,8 @@ from apps.common import overrides, recipes, strict_yaml
 from apps.common.errors import BadRequest
 from apps.common.recipe import Cosine, FilesSource, WarmupStableDecay
 from tinycore import ConfigError
+from tinycore.ffns.moe import MixtureOfExperts
+from tinycore.linears.bit import Bit
 
 COUNTS = {
     "brandon-226k": 227_280,
@@ -41,7 +43,20 @@ COUNTS = {
     "nanosilhouette-small": 351_329_280,
     "titans-10m": 10_776_188,
     "matmulfree-10m": 10_627_328,
+    "hybridnorm-10m": 10_703_232,
+    "fanformer-10m": 10_732_032,
+    "cola-10m": 10_896_768,
+    "bitnet-10m": 38_613_504,
+    "jamba-moe-10m": 18_609_232,
+    "brandon-10m-optimal": 10_706_776,
+    "brandon-110m-v3": 110_925_282,
+    "kitsun-92m": 93_316_488,
+    "kitsun-82m": 83_682_696,
+    "kitsun-87m": 88_541_184,
+    "kitsun-base": 232_016_640,
 }
+
+CLAIMS = {"kitsun-92m": 92.2e6, "kitsun-82m": 82.2e6, "kitsun-87m": 86.2e6, "kitsun-base": 236e6}
 
 # the blueprint's larger models: width, layers, heads, period; a feed-forward of 8/3 in every layer or after attention alone
 LARGER = {
@@ -70,13 +85,51 @@ def test_counts_are_exact_and_the_model_has_them(name: str) -> None:
     assert sum(tensors.values()) == tinycore.count(config).parameters == COUNTS[name]
 
 
-def test_brandons_averages_are_in_the_published_counts() -> None:
-    """10m-optimal has 10,706,776 parameters, 110m-v3 110,925,282; 4 registers a model are the rest."""
-    averages = override(("model.residual", "{kind: denseformer, table: rectangular}"))
-    assert tinycore.count(recipes.load("brandon-10m", averages).model).parameters == 10_706_776 - 4 * 256
-    shape = override(("model.vocab_size", "8192"), ("data.tokenizer.vocab_size", "8192"))
-    shape += override(("model.layers.0.ffn.hidden", "1536"))
-    assert tinycore.count(recipes.load("brandon-110m-v2", averages + shape).model).parameters == 110_925_282 - 4 * 576
+@pytest.mark.parametrize("name", CLAIMS)
+def test_kitsuns_models_are_near_what_they_claim(name: str) -> None:
+    assert COUNTS[name] == pytest.approx(CLAIMS[name], rel=0.03)
+
+
+def cola(inputs: int, outputs: int, rank: int) -> int:
+    return rank * (inputs + outputs) + outputs
+
+
+def cola_fan(inputs: int, outputs: int, rank: int) -> int:
+    pairs = int(0.15 * outputs)
+    return 2 * inputs * rank + rank * pairs + (rank + 1) * (outputs - 2 * pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "qkv", "tied"), [("92m", cola_fan, False), ("82m", cola_fan, True), ("87m", cola, False)]
+)
+def test_kitsuns_counts_are_their_closed_form(name: str, qkv: Callable[[int, int, int], int], tied: bool) -> None:
+    """12 query heads of 64 over 6 key/value heads, added up by hand."""
+    attention = qkv(768, 768, 192) + 2 * qkv(768, 384, 192) + cola(768, 768, 192)
+    feed_forward = 2 * cola(768, 2048, 168) + cola(2048, 768, 512)
+    small = 3 * 64 + 768 + 2 * 768  # norms of heads, of the feed-forward, gates of both branches
+    head = 0 if tied else cola(768, 49_152, 192)
+    assert 49_152 * 768 + 12 * (attention + feed_forward + small) + 768 + head == COUNTS[f"kitsun-{name}"]
+
+
+def test_bitnets_ternary_weights_are_packed_in_two_bits_each() -> None:
+    """8.2 MiB; the embedding, which is the head as well, beside them."""
+    config = recipes.load("bitnet-10m").model
+    with torch.device("meta"):
+        model = tinycore.build(config)
+    ternary = sum(module.weight.numel() for module in model.modules() if isinstance(module, Bit))
+    assert ternary == 34_406_400
+    assert COUNTS["bitnet-10m"] - ternary == 8192 * 512 + 25 * 512
+    packed = tinycore.surgery.pack(model)
+    codes = [tensor for name, tensor in packed.state_dict().items() if tensor.dtype == torch.uint8]
+    assert sum(tensor.numel() for tensor in codes) == ternary // 4 == 8_601_600 < 8.5 * 2**20
+
+
+def test_the_experts_that_compute_a_token_of_jamba_are_two_of_eight() -> None:
+    config = recipes.load("jamba-moe-10m").model
+    mixtures = [layer.ffn for layer in config.flat_layers() if isinstance(layer.ffn, MixtureOfExperts.Config)]
+    assert [index for index, layer in enumerate(config.flat_layers()) if layer.ffn in mixtures] == [1, 3, 5, 7]
+    idle = sum((ffn.experts - ffn.active) * 3 * 256 * 432 for ffn in mixtures)
+    assert COUNTS["jamba-moe-10m"] - idle == 10_646_608
 
 
 @pytest.mark.parametrize("name", LARGER)
@@ -159,6 +212,7 @@ def test_an_override_of_what_the_recipe_does_not_write_starts_from_the_default(t
         ("train.steps", "0", ["train.steps", "0"]),
         ("train.batch_size", "1.5", ["train.batch_size", "int"]),
         ("train.compile", "no", ["train.compile", "true or false"]),
+        ("train.recompute", "cola", ["train.recompute", "low_rank"]),
         ("train.precision", "bf61", ["train.precision", "bf16"]),
         ("model.layers.0.mixer.kind", "atention", ["model.layers.0.mixer.kind", "attention"]),
         ("model.layers.0.mixer.heads", "3", ["model.layers.0.mixer", "3"]),

@@ -21,6 +21,8 @@ from apps.common.checkpoints import Progress
 from apps.common.console import Console
 from apps.common.data import Prepared, prepare
 from apps.common.errors import TrainingFailed
+from apps.common.optimization import Factors
+from apps.common.recipe import AdamW
 from apps.common.signals import StopRequest
 from apps.common.trainer import Trainer
 from tinycore.objectives import next_token
@@ -68,7 +70,7 @@ def make(tmp_path: Path, recipe: recipes.Recipe, prepared: Prepared) -> Make:
             "console": Console(json=True),
             "model": model,
             "optimizer": optimization.optimizer(chosen.optim, model),
-            "schedule": optimization.schedule(chosen.optim.schedule, chosen.train.steps),
+            "factors": optimization.factors(chosen.optim, chosen.train.steps),
             "objective": next_token,
             "train": prepared.train,
             "validation": prepared.validation,
@@ -114,7 +116,12 @@ def test_every_target_of_a_window_weighs_the_same(
     unclipped = replace(recipe, optim=replace(recipe.optim, clip=1e9))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     trainer, _ = make(
-        recipe=unclipped, model=model, optimizer=sgd, schedule=lambda step: 1.0, steps=1, micro_batch=micro_batch
+        recipe=unclipped,
+        model=model,
+        optimizer=sgd,
+        factors=lambda step: Factors(1.0, 1.0),
+        steps=1,
+        micro_batch=micro_batch,
     )
     assert trainer.accumulation == 8 // micro_batch
     trainer.run(StopRequest())
@@ -135,11 +142,22 @@ def test_gradients_are_clipped_to_the_norm(make: Make, recipe: recipes.Recipe) -
     model = tinycore.build(recipe.model)
     before = torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
-    trainer, _ = make(recipe=clipped, model=model, optimizer=sgd, schedule=lambda step: 1.0, steps=1)
+    trainer, _ = make(recipe=clipped, model=model, optimizer=sgd, factors=lambda step: Factors(1.0, 1.0), steps=1)
     trainer.run(StopRequest())
     after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
     assert metrics(trainer)[0]["grad_norm"] > 0.1
+
+
+def test_weights_decay_until_their_share_of_the_steps(make: Make, recipe: recipes.Recipe) -> None:
+    chosen = replace(recipe, optim=AdamW(weight_decay=0.2, weight_decay_until=0.5))
+    trainer, _ = make(recipe=chosen, steps=5)
+    seen = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: seen.append([group["weight_decay"] for group in optimizer.param_groups])
+    )
+    trainer.run(StopRequest())
+    assert seen == [[0.2, 0.0]] * 3 + [[0.0, 0.0]] * 2
 
 
 def test_an_objective_decides_when_to_step(make: Make, recipe: recipes.Recipe) -> None:
@@ -275,7 +293,7 @@ def test_losses_and_statistics_are_logged_under_their_names(
     batch = window_of(prepared, chosen)
     out = model(torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets), torch.from_numpy(batch.documents))
     expected = {name: float(total / count) for name, (total, count) in {**out.losses, **out.stats}.items()}
-    trainer, _ = make(recipe=chosen, model=model, steps=1, micro_batch=8, schedule=lambda step: 0.0)
+    trainer, _ = make(recipe=chosen, model=model, steps=1, micro_batch=8, factors=lambda step: Factors(0.0, 0.0))
     trainer.run(StopRequest())
     row, scores = metrics(trainer)
     usage = [f"experts/usage/{name}" for name in (0, 1, 2, "largest")]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import tinycore
 from apps.common import recipes, variants
 from apps.common.command_line import Grammar, take_apart
 from apps.common.errors import BadRequest
 from apps.common.overrides import read
+from tinycore.linears.bit import Bit
 
 TABLE = """
 train: {recipe: demo, overrides: {train.steps: 7}}
@@ -102,3 +104,17 @@ def test_unknown_names_are_one_line(tmp_path: Path) -> None:
         variants.arms(write(tmp_path), "train", "windw")
     with pytest.raises(BadRequest, match="cannot be read"):
         variants.arms(tmp_path / "none.yaml", "train")
+
+
+@pytest.mark.parametrize("purpose", ["train", "speed"])
+def test_wide_ternary_models_have_the_bytes_of_the_plain_one(purpose: str) -> None:
+    """Weights of linears in two bits each, everything else in bf16."""
+
+    def size(name: str) -> float:
+        arm = variants.arms(variants.BLOCKS, purpose, name)[name]
+        with torch.device("meta"):
+            model = tinycore.build(arm.recipe.model)
+        ternary = sum(module.weight.numel() for module in model.modules() if isinstance(module, Bit))
+        return ternary / 4 + 2 * (sum(parameter.numel() for parameter in model.parameters()) - ternary)
+
+    assert size("bit_equal_bytes") == pytest.approx(size("plain"), rel=0.02)

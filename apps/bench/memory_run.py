@@ -36,6 +36,7 @@ def measure(recipe: Recipe, out: Path) -> dict[str, Any]:
     total = process_memory.peak_bytes()
 
     model = tinycore.build(recipe.model)
+    model.recompute(recipe.train.recompute)
     kinds = {"weights": _bytes(model.parameters()), **_step_bytes(recipe, model, bits)}
     kinds["runtime"] = where.runtime
     kinds["allocator"] = total - sum(kinds.values())

@@ -33,6 +33,7 @@ RULES: dict[str, Verdict] = {
     "train": "training",
     "train.micro_batch": "numerics",
     "train.compile": "numerics",
+    "train.recompute": "numerics",
     "train.log_every": "reporting",
     "train.validate_every": "reporting",
     "train.validate_rows": "reporting",

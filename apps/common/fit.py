@@ -86,7 +86,8 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
     """Bytes of one of `processes` processes by kind, "total" last, training `recipe` at `micro_batch`."""
     accumulated = micro_batch * processes < recipe.train.batch_size
     counts = tinycore.count(recipe.model)
-    found = counts.memory(micro_batch, recipe.data.sequence_length, place.product_bytes, accumulated, place.device)
+    length, again = recipe.data.sequence_length, recipe.train.recompute
+    found = counts.memory(micro_batch, length, place.product_bytes, accumulated, place.device, again)
     parts = {
         "weights": found.weights,
         "gradients": found.gradients,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,6 +24,20 @@ def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
             weight_decay=config.weight_decay,
         )
     raise TypeError(f"no optimizer of kind {config.kind}")
+
+
+class Factors(NamedTuple):
+    """What a step's learning rate and weight decay are, as shares of the recipe's."""
+
+    rate: float
+    decay: float
+
+
+def factors(config: OptimConfig, steps: int) -> Callable[[int], Factors]:
+    """The factors as a function of the step, 0 to `steps` - 1, and of nothing else: a resumed run has the same."""
+    rate = schedule(config.schedule, steps)
+    until = config.weight_decay_until * steps if isinstance(config, AdamW) else steps
+    return lambda step: Factors(rate(step), float(step < until))
 
 
 def schedule(config: ScheduleConfig, steps: int) -> Callable[[int], float]:

@@ -207,10 +207,12 @@ class AdamW(OptimConfig, kind="adamw"):
     betas: tuple[float, float] = _described("decay of the two moments", (0.9, 0.95))
     eps: float = _described("added to the root of the second moment", 1e-8)
     weight_decay: float = _described("times the learning rate, on matrices only", 0.1)
+    weight_decay_until: float = _described("share of the steps after which weights decay no more", 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _not_negative(self, "weight_decay")
+        _share(self, "weight_decay_until")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas: {list(self.betas)} are not both at least 0 and below 1")
         if self.eps <= 0:
@@ -229,6 +231,10 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = _described("of matrix products; auto: bf16 where it is fast", "auto")
     seed: int = _described("of the initial weights, the order of the data and the samples", 0)
     compile: bool = _described("torch.compile the model", False)
+    recompute: Literal["none", "layers", "low_rank"] = _described(
+        "what the backward pass makes again, to save memory: none, whole layers, or all but products of low rank (CoLA-M)",
+        "none",
+    )
     log_every: int = _described("steps between lines of metrics.jsonl", 10)
     validate_every: int = _described("steps between validations; 0: only at the end", 100)
     validate_rows: int = _described("rows of the validation split that are scored, the same each time", 256)
@@ -243,6 +249,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.mirror == "":
             raise ConfigError("mirror: an empty path names no folder; null is no mirror")
+        if self.compile and self.recompute != "none":
+            raise ConfigError(f"recompute: {self.recompute} does not go with compile; set one of them to its default")
         _positive(self, "steps", "batch_size", "micro_batch", "log_every", "validate_rows", "keep")
         _not_negative(self, "seed", "validate_every", "save_every", "sample_every")
 

@@ -35,6 +35,7 @@ from apps.common.clock import Clock
 from apps.common.console import Console, Steps
 from apps.common.errors import TrainingFailed
 from apps.common.mirror import Mirror
+from apps.common.optimization import Factors
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
@@ -74,7 +75,7 @@ class Trainer:
         console: Console,
         model: Decoder,
         optimizer: torch.optim.Optimizer,
-        schedule: Callable[[int], float],
+        factors: Callable[[int], Factors],
         objective: Objective,
         train: tinydata.ShardSet,
         validation: tinydata.ShardSet,
@@ -87,7 +88,7 @@ class Trainer:
         `mirror` are given to the main process only. `progress` is where to go on from, after `elapsed` seconds."""
         self.recipe, self.settings, self.world, self.run_directory = recipe, recipe.train, world, run
         self.mirror = mirror
-        self.console, self.model, self.optimizer, self.schedule = console, model, optimizer, schedule
+        self.console, self.model, self.optimizer, self.factors = console, model, optimizer, factors
         self.objective, self.tokenizer, self.progress = objective, tokenizer, progress
         micro_batch, length = recipe.micro_batch(world.size), recipe.data.sequence_length
         self.accumulation = recipe.accumulation(world.size)
@@ -107,7 +108,8 @@ class Trainer:
         self.seen = Validator(world, self.loader, rows)
         self.sampler = Sampler(recipe.sample, tokenizer, self.settings.seed)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.peaks = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+        model.recompute(self.settings.recompute)
         self.forward = self._prepared(model)
         # of this step: statistics of the model's forward passes, and the objective's losses where it has several
         self.stats: Aux = {}
@@ -187,9 +189,9 @@ class Trainer:
         """One window: its backward passes and the optimizer steps they ask for. Returns this process's share of the
         loss, and the last norm of the gradient."""
         self.stats.clear()
-        factor = self.schedule(self.progress.step)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
+        factors = self.factors(self.progress.step)
+        for group, (rate, decay) in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"], group["weight_decay"] = rate * factors.rate, decay * factors.decay
         device = self.world.device
         loss = torch.zeros((), device=device)
         norm = torch.zeros((), device=device)

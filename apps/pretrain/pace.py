@@ -101,7 +101,7 @@ def _measured(recipe: Recipe, prepared: Prepared, world: World, longest: float) 
         console=Console(main_process=False),
         model=model,
         optimizer=optimization.optimizer(recipe.optim, model),
-        schedule=optimization.schedule(recipe.optim.schedule, recipe.train.steps),
+        factors=optimization.factors(recipe.optim, recipe.train.steps),
         objective=tinycore.objectives.next_token,
         train=prepared.train,
         validation=prepared.validation,

@@ -131,7 +131,7 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         console=console,
         model=model,
         optimizer=optimizer,
-        schedule=optimization.schedule(recipe.optim.schedule, recipe.train.steps),
+        factors=optimization.factors(recipe.optim, recipe.train.steps),
         objective=tinycore.objectives.next_token,
         train=prepared.train,
         validation=prepared.validation,

@@ -15,6 +15,7 @@ from torch.autograd.profiler import profile
 import tinycore
 from tinycore.objectives import next_token
 from tinycore.ops import attention
+from tinycore.recompute import Policy
 
 ATTENTION = {"kind": "attention", "heads": 4, "kv_heads": 2}
 
@@ -181,6 +182,21 @@ def test_registers_are_counted_for_one_document_a_row(product_bytes: int) -> Non
     added = kept(many, 3, 64, product_bytes, documents=1) - plain
     assert counts[1] - counts[0] == pytest.approx(added, rel=0.02)
     assert kept(many, 3, 64, product_bytes, documents=2) - plain == pytest.approx(2 * added, rel=0.05)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("policy", ["layers", "low_rank"])
+@pytest.mark.parametrize(
+    "name", ["plain", "low rank", "low rank, periodic", "shared", "untied, large vocabulary", "mamba"]
+)
+def test_the_peak_of_recomputing_is_at_most_what_is_counted(name: str, policy: Policy, product_bytes: int) -> None:
+    """And not much more: one layer is then a large part of the whole, and what low-rank linears free early shows."""
+    rows, length = 16, 128
+    model = tinycore.build(SHAPES[name])
+    model.recompute(policy)
+    found = tinycore.count(SHAPES[name]).memory(rows, length, product_bytes, accumulated=False, recompute=policy)
+    measured = fullest(model, rows, length, product_bytes)
+    assert 0.96 < (found.gradients + found.activations + found.temporaries) / measured < 1.13
 
 
 def test_the_peak_moves_with_the_shape() -> None:

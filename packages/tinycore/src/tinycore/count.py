@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from tinycore.families import Scope
     from tinycore.model_config import ModelConfig
+    from tinycore.recompute import Policy
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Cost:
     parameters: tensor elements it owns; flops: forward matrix-product FLOPs per token by component name; state:
     elements per row that a stream of the counted length keeps. Memory of training, at the scope's precision:
     saved: bytes per token kept from the forward to the backward pass; saved_products: elements per token kept so in the
-    dtype of matrix products; held: bytes kept so whatever the tokens; shared: bytes of what exists in a pass once for all
-    components that name it (tables, masks), for the scope's rows;
+    dtype of matrix products; low_rank: the elements among these that CoLA-M keeps (`tinycore.recompute`);
+    held: bytes kept so whatever the tokens; shared: bytes of what exists in a pass once for all components that name it
+    (tables, masks), for the scope's rows;
     transient: bytes that exist at one time while the component's own backward pass runs on the scope's rows;
     products: elements of weights that matrix products read (autocast keeps a copy of each);
     delayed: parameters of which the optimizer keeps a sum of gradients, to update them once in several steps.
@@ -33,6 +36,7 @@ class Cost:
     flops: Mapping[str, float] = field(default_factory=dict)
     saved: float = 0.0
     saved_products: float = 0.0
+    low_rank: float = 0.0
     state: int = 0
     held: int = 0
     transient: int = 0
@@ -47,6 +51,7 @@ class Cost:
             flops=_added(self.flops, other.flops),
             saved=self.saved + other.saved,
             saved_products=self.saved_products + other.saved_products,
+            low_rank=self.low_rank + other.low_rank,
             state=self.state + other.state,
             held=self.held + other.held,
             transient=max(self.transient, other.transient),
@@ -54,6 +59,19 @@ class Cost:
             shared={**self.shared, **other.shared},
             delayed=self.delayed + other.delayed,
         )
+
+    def recomputed(self, scope: Scope, length: int) -> Cost:
+        """The cost of a layer whose calls keep what the scope's policy says: the rest exists while one is run again."""
+        if scope.recompute == "none":
+            return self
+        kept = replace(
+            self,
+            saved=4.0 * scope.dim,  # the stream before it
+            saved_products=self.low_rank if scope.recompute == "low_rank" else 0.0,
+            held=0,
+        )
+        made = self.saved_bytes(scope.product_bytes) - kept.saved_bytes(scope.product_bytes)
+        return replace(kept, transient=self.transient + int(made * scope.rows * length) + self.held)
 
     def called(self, times: int) -> Cost:
         """The cost of one set of weights applied `times` times."""
@@ -128,16 +146,22 @@ class Count:
         return self.config.cost(length).state * bytes_per_element
 
     def memory(
-        self, rows: int, length: int, product_bytes: int = 4, accumulated: bool = True, device: str = "cpu"
+        self,
+        rows: int,
+        length: int,
+        product_bytes: int = 4,
+        accumulated: bool = True,
+        device: str = "cpu",
+        recompute: Policy = "none",
     ) -> Memory:
         """Predicted peak of training on micro-batches of `rows` sequences of `length` tokens, on one process.
 
         `product_bytes`: 4 in float32, 2 under bf16 autocast; `accumulated`: a step has several micro-batches, so that
-        the gradients of the earlier ones are there; `device`: its type. What the allocator and the process need beside
-        tensors is not in it.
+        the gradients of the earlier ones are there; `device`: its type; `recompute`: what calls of layers keep. What the
+        allocator and the process need beside tensors is not in it.
         """
         config, tokens = self.config, rows * length
-        scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device)
+        scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device, recompute=recompute)
         cost = config.cost(length, scope)
         gradients = 4 * self.parameters
         kept = int(cost.saved_bytes(product_bytes) * tokens) + cost.held + scope.cast_bytes * cost.products

@@ -13,13 +13,16 @@ when nothing is to be kept, `{}` for a fresh sequence), `ctx` is the immutable `
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError, Family
 from tinycore.count import Cost
 from tinycore.dropout import DropoutConfig
+
+if TYPE_CHECKING:
+    from tinycore.recompute import Policy
 
 Aux = dict[str, tuple[Tensor, Tensor]]
 Carry = dict[str, Tensor]
@@ -44,7 +47,7 @@ class Scope:
     in the stack; `value_source` the layer that hands its values to all later ones and is called once, so that it never
     reads any (see `MixerConfig.reads_first_values`). For memory of training: `rows`, the sequences
     of a micro-batch; `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is
-    float32 in either case); the type of the `device`.
+    float32 in either case); the type of the `device`; what calls of layers keep (`tinycore.recompute`).
     """
 
     dim: int
@@ -61,6 +64,7 @@ class Scope:
     rows: int = 1
     product_bytes: int = 4
     device: str = "cpu"
+    recompute: Policy = "none"
 
     @property
     def cast_bytes(self) -> int:

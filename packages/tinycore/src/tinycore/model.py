@@ -12,6 +12,7 @@ from tinycore.context import begin
 from tinycore.families import LOSS, Aux
 from tinycore.layer import Layer
 from tinycore.model_config import ModelConfig
+from tinycore.recompute import Policy
 from tinycore.state import STREAM, State
 
 
@@ -109,6 +110,11 @@ class Decoder(nn.Module):
         if losses:
             loss = torch.stack([total / count.clamp(min=1) for total, count in losses.values()]).sum()
         return Output(logits, loss, losses, tapped["final"], after, stats)
+
+    def recompute(self, policy: Policy) -> None:
+        """Let calls of layers in training keep what `policy` says; see `tinycore.recompute`."""
+        depth: Any = self.depth
+        depth.recompute = policy
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (..., V) of final hidden states (..., D), such as `Output.hidden` at chosen positions."""

@@ -210,7 +210,7 @@ class ModelConfig:
         seen = length + self.embed.register_slots
         inner = self.depth.cost(scope)
         for index, layer in enumerate(self.flat_layers()):
-            inner += layer.cost(replace(scope, layer=index), seen).called(calls[index])
+            inner += layer.cost(replace(scope, layer=index), seen).recomputed(scope, seen).called(calls[index])
         stream = self.residual.stream_cost(scope, seen)
         if seen != length:
             inner, stream = inner.spread(seen / length), stream.spread(seen / length)

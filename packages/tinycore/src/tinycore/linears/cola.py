@@ -4,7 +4,7 @@
 
 Entries of A and B are drawn from N(0, 1) rank^-1/4 (inputs + outputs)^-1/4, as in the authors' code, so that those of B A
 have standard deviation (inputs + outputs)^-1/2; `gain` scales B. `activation: none` is the plain low-rank linear B A x.
-Per position, so causal. Activations of rank channels are all that has to be kept to make the rest again: see `recompute`.
+Per position, so causal. The products A x are all that has to be kept to make the rest again: see `tinycore.recompute`.
 
 The paper's ranks: a quarter of the width at 60M, 350M and 1B, a third at 130M, the same for every projection; our default is
 a quarter of the smaller side. Where we differ from the seed: SiLU (it has GELU), the paper's initialisation, A and B of
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tinycore.config import ConfigError
 from tinycore.count import Cost
 from tinycore.families import LinearConfig
+from tinycore.recompute import low_rank_product
 
 SHARE = 4  # the default rank is the smaller side divided by this
 
@@ -63,6 +64,7 @@ class CoLA(nn.Module):
                 parameters=size + (outputs if self.bias else 0),
                 flops={component: 2.0 * size},
                 saved_products=rank * (1 if self.activation == "none" else 2),  # before and after the activation
+                low_rank=rank,
                 products=size,
             )
 
@@ -75,5 +77,5 @@ class CoLA(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if config.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        z = F.linear(x, self.a)
+        z = low_rank_product(x, self.a)
         return F.linear(F.silu(z) if self.activation == "silu" else z, self.b, self.bias)

@@ -28,6 +28,7 @@ from tinycore.config import ConfigError
 from tinycore.count import Cost
 from tinycore.families import LinearConfig
 from tinycore.linears.cola import factor, rank_of
+from tinycore.recompute import low_rank_product
 
 
 class CoLAFAN(nn.Module):
@@ -65,6 +66,7 @@ class CoLAFAN(nn.Module):
                 parameters=size + (outputs - 2 * pairs if self.bias else 0),
                 flops={component: 2.0 * size},
                 saved_products=kept,
+                low_rank=branches * rank,
                 products=size,
             )
 
@@ -88,7 +90,7 @@ class CoLAFAN(nn.Module):
         return _Interleave.apply(torch.cat([angles.cos(), angles.sin(), plain], -1), self.pairs)
 
     def _opened(self, x: Tensor, a: Tensor) -> Tensor:
-        return F.dropout(F.silu(F.linear(x, a)), self.dropout, self.training)
+        return F.dropout(F.silu(low_rank_product(x, a)), self.dropout, self.training)
 
 
 def places(pairs: int, outputs: int, device: torch.device) -> Tensor:
