@@ -1,4 +1,4 @@
-"""The example in each package's README runs and prints what the README says it prints."""
+"""The examples in each package's README run and print what the README says they print."""
 
 import re
 import subprocess
@@ -8,18 +8,26 @@ from pathlib import Path
 import pytest
 
 READMES = sorted((Path(__file__).parent.parent / "packages").glob("*/README.md"))
+EXAMPLE = re.compile(r"```python\n((?:(?!```).)*)```\n+```text\n(.*?)```", flags=re.DOTALL)
+EXAMPLES = [
+    pytest.param(*example.groups(), id=f"{readme.parent.name}-{number}")
+    for readme in READMES
+    for number, example in enumerate(EXAMPLE.finditer(readme.read_text(encoding="utf-8")))
+]
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
-def test_example_prints_what_it_says(readme: Path, tmp_path: Path) -> None:
-    blocks = re.findall(r"```(python|text)\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert [kind for kind, _ in blocks[:2]] == ["python", "text"], "an example, then what it prints"
+def test_every_readme_has_an_example_and_what_it_prints() -> None:
+    assert [readme for readme in READMES if not EXAMPLE.search(readme.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("code, printed", EXAMPLES)
+def test_example_prints_what_it_says(code: str, printed: str, tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", blocks[0][1]],
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert (ran.returncode, ran.stdout) == (0, blocks[1][1]), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, printed), ran.stderr

@@ -1,9 +1,11 @@
 """tinydata: text to batches, without torch. Every public name is listed here; the README shows them at work."""
 
-from tinydata import sources, synthetic
+from tinydata import puzzles, sources, synthetic
+from tinydata.answer_targets import answer_targets
 from tinydata.batch import Batch
 from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
+from tinydata.gsm8k import Gsm8k, WordProblem
 from tinydata.loader import Loader, LoaderError
 from tinydata.packing import pack
 from tinydata.shards import ShardError, ShardSet
@@ -14,6 +16,7 @@ __all__ = [
     "Batch",
     "Conventions",
     "Document",
+    "Gsm8k",
     "Loader",
     "LoaderError",
     "ShardError",
@@ -22,7 +25,10 @@ __all__ = [
     "SourceError",
     "Tokenizer",
     "TokenizerError",
+    "WordProblem",
+    "answer_targets",
     "pack",
+    "puzzles",
     "sources",
     "split_of",
     "synthetic",

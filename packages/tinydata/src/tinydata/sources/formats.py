@@ -66,14 +66,14 @@ def _whole(path: Path) -> str | Skipped:
     return decoded(path.read_bytes().removeprefix(_BYTE_ORDER_MARK))
 
 
-def _lines(handle: BinaryIO) -> Iterator[bytes | Skipped]:
-    """Lines with their line ends; one that is too long is passed over without being held."""
+def lines(handle: BinaryIO, limit: int, too_long: Skipped) -> Iterator[bytes | Skipped]:
+    """Lines with their line ends; one of more than `limit` bytes is passed over without being held, as `too_long`."""
     first = True
-    while line := handle.readline(MAX_DOCUMENT_BYTES + 1):
-        if len(line) > MAX_DOCUMENT_BYTES:
+    while line := handle.readline(limit + 1):
+        if len(line) > limit:
             while line and not line.endswith(b"\n"):
                 line = handle.readline(_READ_BUFFER_BYTES)
-            yield TOO_LONG
+            yield too_long
         else:
             yield line.removeprefix(_BYTE_ORDER_MARK) if first else line
         first = False
@@ -81,7 +81,7 @@ def _lines(handle: BinaryIO) -> Iterator[bytes | Skipped]:
 
 def _separated(handle: BinaryIO, separator: bytes) -> Iterator[str | Skipped]:
     document, too_long = bytearray(), False
-    for line in _lines(handle):
+    for line in lines(handle, MAX_DOCUMENT_BYTES, TOO_LONG):
         if not isinstance(line, Skipped) and line.rstrip(b"\r\n") == separator:
             if document or too_long:
                 yield TOO_LONG if too_long else decoded(bytes(document))
@@ -95,7 +95,7 @@ def _separated(handle: BinaryIO, separator: bytes) -> Iterator[str | Skipped]:
 
 
 def _jsonl(handle: BinaryIO, column: str, seen_columns: SeenColumns) -> Iterator[object]:
-    for line in _lines(handle):
+    for line in lines(handle, MAX_DOCUMENT_BYTES, TOO_LONG):
         if isinstance(line, Skipped):
             yield line
         elif not line.isspace():
