@@ -28,12 +28,13 @@ def inputs(
     return [*(tensor.requires_grad_() for tensor in made), upstream]
 
 
-def by_formula(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
+def by_formula(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, cap: float = 0.0) -> Tensor:
     length, slots = q.shape[2], torch.arange(q.shape[2])
     first = torch.zeros(1, length, dtype=torch.long) if starts is None else starts
     live = (slots[None, None] >= first[..., None]) & (slots[None, None] <= slots[None, :, None])  # (B or 1, T, T)
     k, v = (tensor.repeat_interleave(q.shape[1] // k.shape[1], 1) for tensor in (k, v))
     scores = (q @ k.transpose(2, 3)) / q.shape[3] ** 0.5
+    scores = cap * torch.tanh(scores / cap) if cap else scores
     return scores.masked_fill(~live[:, None], float("-inf")).softmax(-1) @ v
 
 
@@ -71,6 +72,18 @@ def test_equals_the_formula(case: str, heads: int, groups: int, width: int, leng
     starts = CASES[case](3, length)
     found = with_gradients(causal_attention(*leaves, starts), leaves, upstream)
     expected = with_gradients(by_formula(*leaves, starts), leaves, upstream)
+    for name, a, b in zip(("y", "dq", "dk", "dv"), found, expected, strict=True):
+        assert (a - b).abs().max() < 1e-12, name
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("cap", [0.5, 30.0])
+@pytest.mark.parametrize("length", [1, 65, 300])
+def test_caps_equal_the_formula(case: str, cap: float, length: int) -> None:
+    *leaves, upstream = inputs(3, 4, 2, length, 8)
+    starts = CASES[case](3, length)
+    found = with_gradients(causal_attention(*leaves, starts, cap), leaves, upstream)
+    expected = with_gradients(by_formula(*leaves, starts, cap), leaves, upstream)
     for name, a, b in zip(("y", "dq", "dk", "dv"), found, expected, strict=True):
         assert (a - b).abs().max() < 1e-12, name
 
@@ -131,8 +144,8 @@ def test_what_is_not_live_is_not_read() -> None:
 def test_compiled_graphs_take_it_whole() -> None:
     *leaves, upstream = inputs(2, 4, 2, 70, 8)
     starts = documents(2, 70, 20)
-    torch.library.opcheck(torch.ops.tinycore.block_attention.default, (*leaves, starts))
-    torch.library.opcheck(torch.ops.tinycore.block_attention.default, (*leaves, None))
+    torch.library.opcheck(torch.ops.tinycore.block_attention.default, (*leaves, starts, 0.0))
+    torch.library.opcheck(torch.ops.tinycore.block_attention.default, (*leaves, None, 2.0))
     torch.compiler.reset()
     run = torch.compile(causal_attention, fullgraph=True, backend="aot_eager")
     found = with_gradients(run(*leaves, starts), leaves, upstream)

@@ -151,14 +151,15 @@ class Attention(nn.Module):
             found: dict[tuple[Any, ...], int] = {}
             if turned:
                 found["rotary", turned, self.theta] = 4 * scope.rows * length * turned
-            if self.soft_cap is not None:
-                found["mask", self.window] = scope.rows * length * length
-            elif scope.device == "cpu" and length >= BLOCKED_FROM:
+            if scope.device == "cpu" and length >= BLOCKED_FROM:
                 found["masks", self.window] = mask_bytes(scope.rows, length, self.window)
+            elif self.soft_cap is not None:
+                found["mask", self.window] = scope.rows * length * length
             return found
 
         def _saved(self, scope: Scope, queries: int, shared: int, length: int) -> float:
-            """Bytes per token: input, q, k, v, output; before their norm, q, k and v once more; with a cap, the scores."""
+            """Bytes per token: input, q, k, v, output; before their norm, q, k and v once more; with a cap, the scores, where
+            they are not made in blocks."""
             normed = self.normed(scope)
             elements = scope.dim + 2 * queries + 2 * shared
             scales, wide = 0, 0.0
@@ -169,7 +170,7 @@ class Attention(nn.Module):
                 elements += queries
             if self.value_residual is not None and self.value_residual.learned and scope.layer != scope.value_source:
                 elements += shared
-            if self.soft_cap is not None:
+            if self.soft_cap is not None and scope.device != "cpu":
                 wide += 2 * self.heads * length + (queries + shared if scope.product_bytes != 4 else queries)
                 elements += (self.heads * length if scope.product_bytes != 4 else 0) - queries
             elif scope.device != "cpu":
@@ -179,7 +180,7 @@ class Attention(nn.Module):
         def _transient(self, scope: Scope, queries: int, shared: int, length: int) -> int:
             """Bytes: the gradients of output and q, those of k and v in float32, a product of q's size, the scores."""
             scores = block_bytes(scope.rows, self.heads, length, scope.cast_bytes) if scope.device == "cpu" else 0
-            if self.soft_cap is not None:
+            if self.soft_cap is not None and scope.device != "cpu":
                 scores = 2 * 4 * scope.rows * self.heads * length * length
             return scope.rows * length * (scope.product_bytes * 2 * queries + 4 * (queries + 2 * shared)) + scores
 
@@ -245,8 +246,9 @@ class Attention(nn.Module):
         """(B, H, T, h): what each query reads."""
         length = q.shape[2]
         blocked = past is None and ctx.contiguous and q.device.type == "cpu" and length >= BLOCKED_FROM
-        if blocked and self.soft_cap is None:
-            return causal_attention(q, seen.keys, seen.values, first_visible(ctx, length, self.window or length))
+        if blocked:
+            starts = first_visible(ctx, length, self.window or length)
+            return causal_attention(q, seen.keys, seen.values, starts, self.soft_cap or 0.0)
         mask, causal = visible(ctx, positions, past, seen, self.window)
         if self.soft_cap is not None:
             return capped_attention(q, seen.keys, seen.values, mask, causal, self.soft_cap)

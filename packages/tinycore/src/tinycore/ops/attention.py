@@ -1,6 +1,7 @@
 """Causal attention of whole rows, for CPUs: only the scores that count, in blocks that stay in cache.
 
-    y[t] = sum over s in starts[t] .. t of softmax over s (q[t] . k[s] / sqrt(h)) v[s]
+    y[t] = sum over s in starts[t] .. t of softmax over s (c(q[t] . k[s] / sqrt(h))) v[s]
+    c(x) = cap tanh(x / cap), or x where there is no cap (Gemma 2, arXiv 2408.00118)
 
 PyTorch's fused CPU attention computes rows of up to 512 keys whole and, given a mask, everything that the mask hides.
 Here a block of queries meets the keys from the first that one of them sees to its own last one, so packed documents and
@@ -24,15 +25,15 @@ QUERIES, BLOCKS = 64, 8  # fewest queries of a block, and how many blocks a row 
 SCORES = 2**20  # most scores that exist at one time; three such arrays in the backward pass, 12 MB of float32
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None = None) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None = None, cap: float = 0.0) -> Tensor:
     """q (B, H, T, h), k and v (B, G, T, h), G dividing H -> (B, H, T, h).
 
     starts (B or 1, T) int64: the first slot that each token sees, nowhere past the token itself; None = 0 for all.
-    Query head i reads key head i // (H / G). Differentiable once with respect to q, k and v.
+    cap: 0 = none. Query head i reads key head i // (H / G). Differentiable once with respect to q, k and v.
     """
     if torch.compiler.is_compiling():
-        return _operator(q, k, v, starts)
-    return _BlockAttention.apply(q, k, v, starts)
+        return _operator(q, k, v, starts, cap)
+    return _BlockAttention.apply(q, k, v, starts, cap)
 
 
 def block_bytes(rows: int, heads: int, length: int, cast_bytes: int) -> int:
@@ -54,47 +55,50 @@ class _BlockAttention(torch.autograd.Function):
     """What eager mode calls."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
-        y = _forward(q, k, v, starts)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, cap: float) -> Tensor:
+        y = _forward(q, k, v, starts, cap)
         ctx.save_for_backward(q, k, v, y, starts)
+        ctx.cap = cap
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *_backward(grad, *ctx.saved_tensors), None
+        return *_backward(grad, *ctx.saved_tensors, ctx.cap), None, None
 
 
 @torch.library.custom_op("tinycore::block_attention", mutates_args=())
-def _operator(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
+def _operator(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, cap: float) -> Tensor:
     """What a compiled graph calls: which blocks there are depends on the documents, so the graph must not look inside."""
-    return _forward(q, k, v, starts)
+    return _forward(q, k, v, starts, cap)
 
 
 @torch.library.custom_op("tinycore::block_attention_backward", mutates_args=())
 def _operator_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None, cap: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _backward(grad, q, k, v, y, starts)
+    return _backward(grad, q, k, v, y, starts, cap)
 
 
 @_operator.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
+def _(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, cap: float) -> Tensor:
     return _in_order_of_time(q)
 
 
 @_operator_backward.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None, cap: float
+) -> tuple[Tensor, Tensor, Tensor]:
     return _in_order_of_time(q), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    q, k, v, starts = inputs
+    q, k, v, starts, ctx.cap = inputs
     ctx.save_for_backward(q, k, v, output, starts)
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_operator_backward(grad, *ctx.saved_tensors), None
+    return *_operator_backward(grad, *ctx.saved_tensors, ctx.cap), None, None
 
 
 _operator.register_autograd(_gradients, setup_context=_save)
@@ -114,19 +118,19 @@ def _products_of(dtype: torch.dtype) -> Generator[None]:
         products.fp32_precision = before
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
+def _forward(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, cap: float) -> Tensor:
     with _products_of(q.dtype):
-        return _blocks_forward(q, k, v, starts)
+        return _blocks_forward(q, k, v, starts, cap)
 
 
 def _backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None, cap: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     with _products_of(q.dtype):
-        return _blocks_backward(grad, q, k, v, y, starts)
+        return _blocks_backward(grad, q, k, v, y, starts, cap)
 
 
-def _blocks_forward(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
+def _blocks_forward(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None, cap: float) -> Tensor:
     groups, width = k.shape[1], q.shape[3]
     wide = torch.promote_types(q.dtype, torch.float32)
     grouped = q.unflatten(1, (groups, -1))  # (B, G, R, T, h)
@@ -138,13 +142,13 @@ def _blocks_forward(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> T
         values = v[rows]
         for block, seen, hidden in blocks:
             queries = grouped[rows, :, :, block].to(wide)
-            weights = _weights(queries, keys[..., seen], hidden, scale, scores)
+            weights = _weights(queries, keys[..., seen], hidden, scale, cap, scores)
             into[rows, :, :, block] = _product(weights.to(q.dtype), values[:, :, seen])
     return y
 
 
 def _blocks_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, starts: Tensor | None, cap: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     groups, width = k.shape[1], q.shape[3]
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -160,9 +164,11 @@ def _blocks_backward(
         keys, values = k[rows].to(wide).transpose(2, 3), v[rows].to(wide).transpose(2, 3)
         for block, seen, hidden in blocks:
             queries, above = grouped[rows, :, :, block], upstream[rows, :, :, block]
-            weights = _weights(queries.to(wide), keys[..., seen], hidden, scale, scores)
-            slope = _scores(above.to(wide), values[..., seen], slopes, along[rows, :, :, block])
-            slope = slope.mul_(weights).to(q.dtype)
+            weights = _weights(queries.to(wide), keys[..., seen], hidden, scale, cap, scores)
+            slope = _scores(above.to(wide), values[..., seen], slopes, along[rows, :, :, block]).mul_(weights)
+            if cap:
+                slope.mul_(_slope_of_cap(scores[: slope.numel()].view_as(slope), cap))
+            slope = slope.to(q.dtype)
             grad_v[rows, :, seen] += _product_over_queries(weights.to(q.dtype), above)
             grad_k[rows, :, seen] += _product_over_queries(slope, queries)
             into[rows, :, :, block] = _product(slope, k[rows][:, :, seen])
@@ -257,11 +263,20 @@ def _scores(queries: Tensor, keys: Tensor, buffer: Tensor, offset: Tensor | None
     return out.view(rows, groups, shared, length, -1)
 
 
-def _weights(queries: Tensor, keys: Tensor, hidden: Tensor, scale: float, buffer: Tensor) -> Tensor:
-    """softmax of scale * queries (b, G, R, t, h) times keys (b, G, h, s)."""
-    scores = _scores(queries, keys, buffer).mul_(scale)
+def _weights(queries: Tensor, keys: Tensor, hidden: Tensor, scale: float, cap: float, buffer: Tensor) -> Tensor:
+    """softmax of scale * queries (b, G, R, t, h) times keys (b, G, h, s); the buffer keeps the scores, capped and hidden."""
+    scores = _scores(queries, keys, buffer)
+    if cap:
+        scores.mul_(scale / cap).tanh_().mul_(cap)
+    else:
+        scores.mul_(scale)
     scores[..., scores.shape[-1] - hidden.shape[-1] :].add_(hidden[:, None, None])
     return scores.softmax(-1)
+
+
+def _slope_of_cap(scores: Tensor, cap: float) -> Tensor:
+    """1 - tanh^2 where `scores`, in which it is put, are cap * tanh; 0 where they are hidden (-inf)."""
+    return scores.div_(cap).square_().neg_().add_(1).clamp_(min=0)
 
 
 def _product(weights: Tensor, values: Tensor) -> Tensor:

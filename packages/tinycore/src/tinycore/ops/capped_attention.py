@@ -1,9 +1,10 @@
-"""Attention whose logits are capped softly (Gemma 2, arXiv 2408.00118), written out.
+"""Attention whose logits are capped softly (Gemma 2, arXiv 2408.00118), written out: with a cache, and off the CPU.
 
     y = softmax(cap * tanh(q k^T / (cap sqrt(h))) + mask) v
 
-No fused kernel of PyTorch has the cap on a CPU, so this path holds all scores, two arrays of (B, H, T, S) in at least
-float32 from the forward to the backward pass: memory and time grow with the square of the length, whatever a mask hides.
+No fused kernel of PyTorch has the cap; whole rows on a CPU go in blocks (`ops.attention`). This path holds all scores, two
+arrays of (B, H, T, S) in at least float32 from the forward to the backward pass: memory and time grow with the square of
+the length, whatever a mask hides.
 """
 
 from __future__ import annotations
