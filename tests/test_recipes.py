@@ -48,6 +48,7 @@ COUNTS = {
     "cola-10m": 10_896_768,
     "bitnet-10m": 38_613_504,
     "jamba-moe-10m": 18_609_232,
+    "muon-10m": 10_705_152,
     "brandon-10m-optimal": 10_706_776,
     "brandon-110m-v3": 110_925_282,
     "kitsun-92m": 93_316_488,

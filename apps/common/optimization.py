@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from apps.common.recipe import AdamW, Constant, Cosine, OptimConfig, ScheduleConfig, WarmupStableDecay
+from apps.common.recipe import AdamW, Constant, Cosine, Muon, OptimConfig, ScheduleConfig, WarmupStableDecay
 from tinycore import optim
 
 
 def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of the recipe over the model's parameters."""
     if isinstance(config, AdamW):
-        return optim.adamw(
+        shared: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+        if not isinstance(config, Muon):
+            return optim.adamw(model, config.learning_rate, **shared)
+        return optim.muon(
             model,
-            learning_rate=config.learning_rate,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
+            config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            cautious=config.cautious,
+            ns_steps=config.ns_steps,
+            ns_dtype=None if config.ns_dtype == "auto" else getattr(torch, config.ns_dtype),
+            **shared,
         )
     raise TypeError(f"no optimizer of kind {config.kind}")
 

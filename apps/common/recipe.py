@@ -220,6 +220,25 @@ class AdamW(OptimConfig, kind="adamw"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Muon(AdamW, kind="muon"):
+    """Muon (arXiv 2502.16982) for the matrices of the layers, AdamW for everything else, at the same rate and decay."""
+
+    momentum: float = _described("of the gradients that are orthogonalised", 0.95)
+    nesterov: bool = _described("look one step of momentum ahead", True)
+    cautious: bool = _described("decay a weight only where the step makes it smaller too", False)
+    ns_steps: int = _described("Newton-Schulz steps", 5)
+    ns_dtype: Literal["auto", "bfloat16", "float32"] = _described(
+        "in which matrices are orthogonalised; auto: bfloat16 on a GPU, float32 elsewhere", "auto"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(self, "ns_steps")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum: {self.momentum} is not at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how often."""
 

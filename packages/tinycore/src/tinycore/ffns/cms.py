@@ -35,6 +35,8 @@ from tinycore.ops.precision import product_dtype
 class ContinuumMemory(nn.Module):
     """(B, T, D) -> (B, T, D) through one feed-forward for each of `periods`."""
 
+    gating: ClassVar[tuple[str, ...]] = ("gate",)
+
     @dataclass(frozen=True, kw_only=True)
     class Config(FeedForwardConfig, kind="cms"):
         projections: ClassVar[tuple[str, ...]] = SwiGLU.Config.projections

@@ -46,6 +46,8 @@ UNKNOWN = -1  # route of a token nothing is known about
 class CognitiveExperts(nn.Module):
     """(B, T, D) -> (B, T, D) through the experts of `names`."""
 
+    gating: ClassVar[tuple[str, ...]] = ("router_in", "router_out")
+
     @dataclass(frozen=True, kw_only=True)
     class Config(FeedForwardConfig, kind="experts"):
         exempt: ClassVar[Mapping[str, str]] = {

@@ -34,6 +34,8 @@ from tinycore.ops.precision import without_autocast
 class MixtureOfExperts(nn.Module):
     """(B, T, D) -> (B, T, D) through `active` of `experts` feed-forwards."""
 
+    gating: ClassVar[tuple[str, ...]] = ("router",)
+
     @dataclass(frozen=True, kw_only=True)
     class Config(FeedForwardConfig, kind="moe"):
         exempt: ClassVar[Mapping[str, str]] = {

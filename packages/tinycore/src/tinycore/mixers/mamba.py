@@ -107,6 +107,7 @@ class Mamba(nn.Module):
         super().__init__()
         width, rank, states = config.expand * scope.dim, config.rank(scope), config.state
         self.splits = (rank, states, states)
+        self.fused = {"in_proj": (width, width), "x_proj": self.splits}
         self.in_proj = config.projection(scope, "in").build(scope.dim, 2 * width)
         self.x_proj = config.projection(scope, "x").build(width, rank + 2 * states)
         self.dt_proj = config.projection(scope, "dt").build(

@@ -68,6 +68,7 @@ class Titans(nn.Module):
     """(B, T, D) -> (B, T, D)."""
 
     undecayed: ClassVar[tuple[str, ...]] = ("memory", "rates_bias", "conv_weight")
+    gating: ClassVar[tuple[str, ...]] = ("rates",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(MixerConfig, kind="titans"):

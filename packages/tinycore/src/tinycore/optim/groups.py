@@ -1,4 +1,4 @@
-"""AdamW (arXiv 1711.05101) with weight decay on hidden matrices only."""
+"""Parameter groups, and AdamW (arXiv 1711.05101) with weight decay on matrices between channels only."""
 
 from __future__ import annotations
 
@@ -8,42 +8,23 @@ import torch
 from torch import nn
 
 from tinycore.optim.periodic import PeriodicAdamW
+from tinycore.optim.roles import roles
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices that decay, and embeddings, norms, biases and other vectors that do not.
+    """Two parameter groups: matrices that decay, and embeddings, norms, biases, tables and other vectors that do not.
 
     Modules with an attribute `update_period` C > 1 have two more groups for each C, with `period` C: the optimizer is
-    to update their parameters once in C steps.
-
-    A module whose matrix is no map between channels (a table of gates, the decay rates of a recurrence) keeps it out of
-    decay by naming it in its attribute `undecayed`. A parameter is met once however often it is shared; frozen ones
-    (requires_grad False) are left out. Order is the model's, so that the optimizer's state has a stable layout.
+    to update their parameters once in C steps. What a parameter is, `roles` says.
     """
-    kept_out = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    for module in model.modules():
-        kept_out |= {id(module.get_parameter(name)) for name in getattr(module, "undecayed", ())}
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in kept_out]
-    chosen = {id(p) for p in decayed}
-    rest = [p for p in parameters if id(p) not in chosen]
-    periods = _periods(model)
+    found = roles(model)
     groups: list[dict[str, Any]] = []
-    for period in sorted({1, *periods.values()}):
-        for members, decay in ((decayed, weight_decay), (rest, 0.0)):
-            timed = [p for p in members if periods.get(id(p), 1) == period]
+    for period in sorted({1, *(role.period for role in found)}):
+        for decays in (True, False):
+            timed = [role.parameter for role in found if (role.period, role.decays) == (period, decays)]
+            decay = weight_decay if decays else 0.0
             groups.append({"params": timed, "weight_decay": decay, **({"period": period} if period > 1 else {})})
     return groups
-
-
-def _periods(model: nn.Module) -> dict[int, int]:
-    """The period of each parameter, by id, where it is not 1."""
-    found: dict[int, int] = {}
-    for module in model.modules():
-        period = getattr(module, "update_period", 1)
-        if period > 1:
-            found |= {id(parameter): period for parameter in module.parameters()}
-    return found
 
 
 def adamw(

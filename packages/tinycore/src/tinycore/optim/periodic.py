@@ -29,13 +29,17 @@ class PeriodicAdamW(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._gather()
+        super().step()
+        return loss
+
+    def _gather(self) -> None:
+        """Take over the gradients of groups with a period; those that are due get their mean."""
         for group in self.param_groups:
             period = group.get("period", 1)
             if period > 1:
                 for parameter in group["params"]:
                     parameter.grad = self._due(parameter, period)
-        super().step()
-        return loss
 
     def _due(self, parameter: Tensor, period: int) -> Tensor | None:
         """The mean gradient of a window that this step ends, None where it goes on or had no gradient."""

@@ -1,0 +1,151 @@
+"""Muon (Keller Jordan; at scale Moonlight, arXiv 2502.16982): steps of hidden matrices are orthogonalised momentum.
+
+    M <- mu M + (1 - mu) G;   U = orthogonalised((1 - mu) G + mu M);   W <- W (1 - lr decay) - lr .2 sqrt(max(rows, columns)) U
+
+The factor gives U the root mean square that AdamW's steps have, so AdamW's learning rate and weight decay carry over. Only
+matrices between channels inside the layers go this way, one by one where a module keeps several in one parameter;
+embeddings, heads, gates, tables and vectors take AdamW's steps (`roles` says which is which, `audit` prints it). Matrices
+of one shape are orthogonalised as one stack. `cautious` lets a weight decay only where the step also makes it smaller
+(arXiv 2411.16085 for steps).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tinycore.optim.newton_schulz import orthogonalised
+from tinycore.optim.periodic import PeriodicAdamW
+from tinycore.optim.roles import Role, roles
+
+RMS = 0.2  # of a step of AdamW, as Moonlight measured it
+STACK = 2**26  # most elements that are orthogonalised at one time
+
+
+class _Part(NamedTuple):
+    """One matrix of a parameter: its gradient to be orthogonalised and where the step goes."""
+
+    update: Tensor
+    weight: Tensor
+
+
+class Muon(PeriodicAdamW):
+    """Groups with "matrices" true, and the rows of each part in "parts", go Muon's way, the others AdamW's."""
+
+    def __init__(
+        self, groups: list[dict[str, Any]], momentum: float, nesterov: bool, cautious: bool, **adamw: Any
+    ) -> None:
+        self.momentum, self.nesterov, self.cautious = momentum, nesterov, cautious
+        self.steps, self.dtype = adamw.pop("ns_steps"), adamw.pop("ns_dtype")
+        super().__init__(groups, **adamw)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of every group that is due."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._gather()
+        groups = self.param_groups
+        for group in groups:
+            if group["matrices"]:
+                self._step_of_matrices(group)
+        self.param_groups = [group for group in groups if not group["matrices"]]
+        try:
+            torch.optim.AdamW.step(self)
+        finally:
+            self.param_groups = groups
+        return loss
+
+    def _step_of_matrices(self, group: dict[str, Any]) -> None:
+        alike: dict[tuple[Any, ...], list[_Part]] = defaultdict(list)
+        for parameter, parts in zip(group["params"], group["parts"], strict=True):
+            if parameter.grad is None:
+                continue
+            update = self._momentum(parameter)
+            for u, w in zip(_matrices(update.contiguous(), parts), _matrices(parameter, parts), strict=True):
+                turned = u.shape[0] > u.shape[1]  # a tall matrix is its transpose's transpose: one stack for both
+                part = _Part(u.mT, w.mT) if turned else _Part(u, w)
+                alike[(*part.update.shape, part.update.dtype, part.update.device)].append(part)
+        for (rows, columns, *_), members in alike.items():
+            at_once = max(1, STACK // (rows * columns))
+            for first in range(0, len(members), at_once):
+                self._move(members[first : first + at_once], group["lr"], group["weight_decay"])
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        """What is to be orthogonalised; the momentum in the state goes on by one step."""
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros(())  # which AdamW's way of loading expects in every state
+        state["step"] += 1
+        kept = state["momentum"].lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(kept, self.momentum) if self.nesterov else kept
+
+    def _move(self, members: list[_Part], rate: float, decay: float) -> None:
+        found = orthogonalised(torch.stack([part.update for part in members]), self.steps, self.dtype)
+        size = rate * RMS * max(found.shape[1:]) ** 0.5
+        for part, step in zip(members, found.to(members[0].weight.dtype).unbind(), strict=True):
+            if decay:
+                shrinking = (step * part.weight > 0) if self.cautious else 1.0
+                part.weight.sub_(part.weight * shrinking, alpha=rate * decay)
+            part.weight.sub_(step, alpha=size)
+
+
+def _matrices(tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+    """The matrices in a parameter (..., rows, columns), as views: of each entry of leading dimensions, of each part."""
+    stack = tensor.view(-1, *tensor.shape[-2:]).unbind()
+    return [part for matrix in stack for part in matrix.split(parts)] if parts else list(stack)
+
+
+def muon(
+    model: nn.Module,
+    learning_rate: float,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ns_steps: int = 5,
+    ns_dtype: torch.dtype | None = None,
+    cautious: bool = False,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 0.1,
+) -> Muon:
+    """Muon over the model's hidden matrices and AdamW over the rest, at one learning rate; `betas`, `eps`: AdamW's.
+
+    ns_dtype: of the orthogonalisation, None = bfloat16 on a GPU, float32 elsewhere.
+    """
+    found = roles(model)
+    kinds = sorted({(role.period, not _is_matrix(role), not role.decays) for role in found})
+    groups: list[dict[str, Any]] = []
+    for period, other, undecayed in kinds:
+        members = [r for r in found if (r.period, not _is_matrix(r), not r.decays) == (period, other, undecayed)]
+        group: dict[str, Any] = {
+            "params": [role.parameter for role in members],
+            "weight_decay": 0.0 if undecayed else weight_decay,
+        }
+        group |= {"matrices": not other, "parts": [role.parts for role in members]}
+        groups.append(group | ({"period": period} if period > 1 else {}))
+    options: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": eps, "fused": True}
+    return Muon(groups, momentum, nesterov, cautious, ns_steps=ns_steps, ns_dtype=ns_dtype, **options)
+
+
+def _is_matrix(role: Role) -> bool:
+    return role.kind == "hidden"
+
+
+def audit(model: nn.Module) -> str:
+    """A line for each parameter: its rule, what it is, its shape (with the rows of each part) and its name."""
+    lines = []
+    for role in roles(model):
+        rule = "muon" if _is_matrix(role) else "adamw"
+        shape = " x ".join(map(str, role.parameter.shape)) or "scalar"
+        parts = f" in {'+'.join(map(str, role.parts))}" if role.parts else ""
+        period = f", once in {role.period} steps" if role.period > 1 else ""
+        lines.append(f"{rule:5}  {role.kind:9}  {shape + parts:22}  {role.name}{period}")
+    return "\n".join(lines)
