@@ -40,6 +40,8 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
+    with torch.device("meta"):  # torch lists its constructors when the first such block calls one, and keeps the list:
+        torch.empty(0)  # it must hold the functions themselves
     for name in ("empty", "empty_like", "empty_strided"):
         monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     for name in ("new_empty", "new_empty_strided"):
