@@ -17,9 +17,10 @@ import torch
 import yaml
 
 import tinycore
-from apps.common import command_line, fit, process_memory, recipes
+from apps.common import command_line, fit, optimization, process_memory, recipes
 from apps.common.errors import BadRequest
 from apps.common.fit import Budget, Place
+from apps.common.overrides import read
 from tinycore import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -199,3 +200,15 @@ def test_a_run_keeps_the_micro_batch_of_its_budget(
     assert none.err.count("\n") == 1
     assert "--memory 9MB: one sequence of 64 tokens needs" in none.err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_optimizers_state_is_what_is_predicted(kind: str) -> None:
+    recipe = recipes.load("demo", [read("optim.kind", kind), read("model.vocab_size", "1024")])
+    model = tinycore.build(recipe.model)
+    optimizer = optimization.optimizer(recipe.optim, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    assert fit.predict(recipe, CPU, 1)["optimizer"] == sum(4 * value.numel() for value in states if value.ndim)

@@ -268,13 +268,15 @@ def test_masks_of_dropout_go_on_where_they_were(
     assert strict_yaml.read(parts / "recipe.yaml")["model"]["dropout"] == {"rate": 0.2, "growth": 0.5}
 
 
-FEED_FORWARDS = {
-    "cms": "{kind: cms, hidden: 16, periods: [1, 3, 7]}",
-    "moe": "{kind: moe, hidden: 16, experts: 4}",
+CMS = ["--model.layers.0.ffn", "{kind: cms, hidden: 16, periods: [1, 3, 7]}"]
+KINDS = {
+    "cms": CMS,
+    "moe": ["--model.layers.0.ffn", "{kind: moe, hidden: 16, experts: 4}"],
+    "muon": [*CMS, "--optim.kind", "muon", "--optim.weight_decay_until", "0.5", "--train.recompute", "layers"],
 }
 
 
-@pytest.mark.parametrize("kind", FEED_FORWARDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_resuming_is_exact_with_state_of_other_kinds(
     sessions: Sessions, tiny_recipe: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -282,8 +284,7 @@ def test_resuming_is_exact_with_state_of_other_kinds(
     start = [
         "--recipe",
         str(tiny_recipe),
-        "--model.layers.0.ffn",
-        FEED_FORWARDS[kind],
+        *KINDS[kind],
         "--train.log_every",
         "3",
         "--out",
@@ -303,6 +304,6 @@ def test_resuming_is_exact_with_state_of_other_kinds(
         assert (parts / last / name).read_bytes() == (whole / last / name).read_bytes()
     saved = json.loads((parts / "checkpoints" / "step_00000008" / "trainer.json").read_text())["optimizer"]
     waited = {int(value) for name, value in saved.items() if name.endswith("/waited")}
-    assert waited == ({1, 2} if kind == "cms" else set())
+    assert waited == (set() if kind == "moe" else {1, 2})
     row = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
     assert ("experts/usage/3" in row) == (kind == "moe")

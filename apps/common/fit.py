@@ -19,11 +19,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 import tinycore
 from apps.common import process_memory
 from apps.common.console import size
 from apps.common.errors import BadRequest
-from apps.common.recipe import Recipe
+from apps.common.recipe import Muon, Recipe
 
 if TYPE_CHECKING:
     from apps.common.command_line import Arguments
@@ -91,13 +93,22 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
     parts = {
         "weights": found.weights,
         "gradients": found.gradients,
-        "optimizer": found.optimizer,
+        "optimizer": found.optimizer - _spared(recipe),
         "activations": found.activations,
         "temporaries": found.temporaries,
         "allocator": place.allocator(found.activations),
         "runtime": place.runtime,
     }
     return {**parts, "total": sum(parts.values())}
+
+
+def _spared(recipe: Recipe) -> int:
+    """Bytes of state that the optimizer does not have, of AdamW's two moments: Muon has one of a hidden matrix."""
+    if not isinstance(recipe.optim, Muon):
+        return 0
+    with torch.device("meta"):
+        model = tinycore.build(recipe.model)
+    return 4 * sum(role.parameter.numel() for role in tinycore.optim.roles(model) if role.kind == "hidden")
 
 
 def largest(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) -> int:

@@ -27,10 +27,11 @@ STACK = 2**26  # most elements that are orthogonalised at one time
 
 
 class _Part(NamedTuple):
-    """One matrix of a parameter: its gradient to be orthogonalised and where the step goes."""
+    """One matrix of a parameter, and its gradient and momentum; views, wide rather than tall."""
 
-    update: Tensor
     weight: Tensor
+    gradient: Tensor
+    momentum: Tensor
 
 
 class Muon(PeriodicAdamW):
@@ -67,29 +68,31 @@ class Muon(PeriodicAdamW):
         for parameter, parts in zip(group["params"], group["parts"], strict=True):
             if parameter.grad is None:
                 continue
-            update = self._momentum(parameter)
-            for u, w in zip(_matrices(update.contiguous(), parts), _matrices(parameter, parts), strict=True):
-                turned = u.shape[0] > u.shape[1]  # a tall matrix is its transpose's transpose: one stack for both
-                part = _Part(u.mT, w.mT) if turned else _Part(u, w)
-                alike[(*part.update.shape, part.update.dtype, part.update.device)].append(part)
+            tensors = (parameter, parameter.grad.contiguous(), self._momentum(parameter))
+            for part in map(_Part, *(_matrices(tensor, parts) for tensor in tensors)):
+                if len(part.weight) > part.weight.shape[1]:  # one stack for a shape and its transpose
+                    part = _Part(*(matrix.mT for matrix in part))
+                alike[(*part.weight.shape, part.weight.dtype, part.weight.device)].append(part)
         for (rows, columns, *_), members in alike.items():
             at_once = max(1, STACK // (rows * columns))
             for first in range(0, len(members), at_once):
                 self._move(members[first : first + at_once], group["lr"], group["weight_decay"])
 
     def _momentum(self, parameter: Tensor) -> Tensor:
-        """What is to be orthogonalised; the momentum in the state goes on by one step."""
+        """The momentum in the state, which goes on by one step."""
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
             state["step"] = torch.zeros(())  # which AdamW's way of loading expects in every state
         state["step"] += 1
-        kept = state["momentum"].lerp_(gradient, 1 - self.momentum)
-        return gradient.lerp(kept, self.momentum) if self.nesterov else kept
+        return state["momentum"].lerp_(gradient, 1 - self.momentum)
 
     def _move(self, members: list[_Part], rate: float, decay: float) -> None:
-        found = orthogonalised(torch.stack([part.update for part in members]), self.steps, self.dtype)
+        stack = torch.stack([part.momentum for part in members])
+        if self.nesterov:
+            stack.lerp_(torch.stack([part.gradient for part in members]), 1 - self.momentum)
+        found = orthogonalised(stack, self.steps, self.dtype)
         size = rate * RMS * max(found.shape[1:]) ** 0.5
         for part, step in zip(members, found.to(members[0].weight.dtype).unbind(), strict=True):
             if decay:
