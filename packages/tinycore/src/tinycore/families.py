@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tinycore.config import ConfigError, Family
 from tinycore.count import Cost
 from tinycore.dropout import DropoutConfig
+from tinycore.norms.rms import RMSNorm
 
 if TYPE_CHECKING:
     from tinycore.recompute import Policy
@@ -166,10 +167,12 @@ class NormConfig(Family):
         raise NotImplementedError
 
     def build_final(self, scope: Scope) -> nn.Module:
-        raise NotImplementedError
+        return RMSNorm(scope.dim, self.eps, self.affine)
 
     def cost(self, scope: Scope, sublayer: str) -> Cost:
-        raise NotImplementedError
+        """Of the norm at `sublayer`, or "final"."""
+        # the stream and its scale; what reads the output keeps that
+        return Cost(parameters=scope.dim if self.affine else 0, saved=4.0 * (scope.dim + 1))
 
 
 class ResidualConfig(Family):

@@ -15,7 +15,6 @@ The file is the user's: lines that are no such problem are skipped and counted b
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from typing import Literal
 
 from tinydata.arithmetic_expression import ExpressionError, evaluate
 from tinydata.documents import SourceError
-from tinydata.sources.counted import BAD_JSON, MISSING_COLUMN, Skipped, checked, decoded
-from tinydata.sources.formats import lines
+from tinydata.sources.counted import MISSING_COLUMN, Skipped, checked
+from tinydata.sources.formats import json_object, lines
 from tinydata.special_tokens import SPECIAL_TOKENS
 
 MAX_LINE_BYTES = 2**16  # the longest of the 8,792 published problems has less than 3 kB
@@ -129,15 +128,9 @@ class Gsm8k:
 
 
 def _problem(line: bytes) -> WordProblem | Skipped:
-    text = decoded(line)
-    if isinstance(text, Skipped):
-        return text
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError):
-        return BAD_JSON
-    if not isinstance(row, dict):
-        return BAD_JSON
+    row = json_object(line)
+    if isinstance(row, Skipped):
+        return row
     if "question" not in row or "answer" not in row:
         return MISSING_COLUMN
     question, worked = checked(row["question"]), checked(row["answer"])

@@ -19,33 +19,19 @@ from torch import Tensor, nn
 
 from tinycore.count import Cost
 from tinycore.families import NormConfig, Scope
+from tinycore.norms.around import Around, NormedAround
 from tinycore.norms.pre import PreNorm
-from tinycore.norms.rms import RMSNorm
 from tinycore.ops.precision import product_dtype
 
-EXEMPT = {"identity": "another order of the same parts, no add-on to the plain stack"}
 
-
-class MixerInside(nn.Module):
-    """Nothing around the mixer, whose norms are inside."""
-
-    def __init__(self, scope: Scope) -> None:
-        super().__init__()
-        self.residual = scope.residual.build(scope)
-
-    def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x.to(product_dtype(x))
-
-    def after(self, base: Tensor, y: Tensor) -> Tensor:
-        return self.residual(base, y)
-
-
-class HybridNorm(nn.Module):
+class HybridNorm(NormedAround):
     """Around the feed-forward: what is added to is normalised as well."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(NormConfig, kind="hybrid"):
-        exempt: ClassVar[Mapping[str, str]] = EXEMPT
+        exempt: ClassVar[Mapping[str, str]] = {
+            "identity": "another order of the same parts, no add-on to the plain stack"
+        }
         normalises_qkv: ClassVar[bool] = True
 
         def first(self, scope: Scope) -> bool:
@@ -55,27 +41,15 @@ class HybridNorm(nn.Module):
         def build(self, scope: Scope, sublayer: str) -> nn.Module:
             if self.first(scope):
                 return PreNorm(scope, PreNorm.Config(eps=self.eps, affine=self.affine))
-            return MixerInside(scope) if sublayer == "mixer" else HybridNorm(scope, self)
-
-        def build_final(self, scope: Scope) -> RMSNorm:
-            return RMSNorm(scope.dim, self.eps, self.affine)
+            return Around(scope) if sublayer == "mixer" else HybridNorm(scope, self)
 
         def cost(self, scope: Scope, sublayer: str) -> Cost:
-            if sublayer == "mixer" and not self.first(scope):
-                return Cost()
-            return Cost(parameters=scope.dim if self.affine else 0, saved=4.0 * (scope.dim + 1))
-
-    def __init__(self, scope: Scope, config: Config) -> None:
-        super().__init__()
-        self.norm = RMSNorm(scope.dim, config.eps, config.affine)
-        self.residual = scope.residual.build(scope)
+            inside = sublayer == "mixer" and not self.first(scope)
+            return Cost() if inside else super().cost(scope, sublayer)
 
     def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
         base = self.norm(x)
         return base, base.to(product_dtype(x))
-
-    def after(self, base: Tensor, y: Tensor) -> Tensor:
-        return self.residual(base, y)
 
 
 @dataclass(frozen=True, kw_only=True)

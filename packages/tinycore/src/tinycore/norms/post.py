@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from tinycore.count import Cost
 from tinycore.families import NormConfig, Scope
-from tinycore.norms.rms import RMSNorm
-from tinycore.ops.precision import product_dtype
+from tinycore.norms.around import NormedAround
 
 
-class PostNorm(nn.Module):
+class PostNorm(NormedAround):
     """The norm behind one sublayer; see `NormConfig` for the calling convention."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -33,17 +32,7 @@ class PostNorm(nn.Module):
             return nn.Identity()
 
         def cost(self, scope: Scope, sublayer: str) -> Cost:
-            if sublayer == "final":
-                return Cost()
-            return Cost(parameters=scope.dim if self.affine else 0, saved=4.0 * (scope.dim + 1))
-
-    def __init__(self, scope: Scope, config: Config) -> None:
-        super().__init__()
-        self.norm = RMSNorm(scope.dim, config.eps, config.affine)
-        self.residual = scope.residual.build(scope)
-
-    def before(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x.to(product_dtype(x))
+            return Cost() if sublayer == "final" else super().cost(scope, sublayer)
 
     def after(self, base: Tensor, y: Tensor) -> Tensor:
         return self.norm(self.residual(base, y))

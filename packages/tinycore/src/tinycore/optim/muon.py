@@ -12,7 +12,6 @@ of one shape are orthogonalised as one stack. `cautious` lets a weight decay onl
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -44,24 +43,16 @@ class Muon(PeriodicAdamW):
         self.steps, self.dtype = adamw.pop("ns_steps"), adamw.pop("ns_dtype")
         super().__init__(groups, **adamw)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of every group that is due."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._gather()
+    def _move(self) -> None:
         groups = self.param_groups
         for group in groups:
             if group["matrices"]:
                 self._step_of_matrices(group)
         self.param_groups = [group for group in groups if not group["matrices"]]
         try:
-            torch.optim.AdamW.step(self)
+            super()._move()
         finally:
             self.param_groups = groups
-        return loss
 
     def _step_of_matrices(self, group: dict[str, Any]) -> None:
         alike: dict[tuple[Any, ...], list[_Part]] = defaultdict(list)
@@ -76,7 +67,7 @@ class Muon(PeriodicAdamW):
         for (rows, columns, *_), members in alike.items():
             at_once = max(1, STACK // (rows * columns))
             for first in range(0, len(members), at_once):
-                self._move(members[first : first + at_once], group["lr"], group["weight_decay"])
+                self._step_of_stack(members[first : first + at_once], group["lr"], group["weight_decay"])
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         """The momentum in the state, which goes on by one step."""
@@ -88,7 +79,7 @@ class Muon(PeriodicAdamW):
         state["step"] += 1
         return state["momentum"].lerp_(gradient, 1 - self.momentum)
 
-    def _move(self, members: list[_Part], rate: float, decay: float) -> None:
+    def _step_of_stack(self, members: list[_Part], rate: float, decay: float) -> None:
         stack = torch.stack([part.momentum for part in members])
         if self.nesterov:
             stack.lerp_(torch.stack([part.gradient for part in members]), 1 - self.momentum)

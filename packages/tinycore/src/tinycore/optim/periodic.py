@@ -30,8 +30,12 @@ class PeriodicAdamW(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         self._gather()
-        super().step()
+        self._move()
         return loss
+
+    def _move(self) -> None:
+        """The step of every parameter that has a gradient."""
+        super().step()
 
     def _gather(self) -> None:
         """Take over the gradients of groups with a period; those that are due get their mean."""

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tinydata.sources.counted import (
     BAD_JSON,
@@ -103,7 +103,8 @@ def _jsonl(handle: BinaryIO, column: str, seen_columns: SeenColumns) -> Iterator
         del line  # a generator's local would keep the longest line alive while its document is used
 
 
-def _json_field(line: bytes, column: str, seen_columns: SeenColumns) -> object:
+def json_object(line: bytes) -> dict[str, Any] | Skipped:
+    """The object that a line of JSON is, or why it is none."""
     text = decoded(line)
     if isinstance(text, Skipped):
         return text
@@ -111,8 +112,13 @@ def _json_field(line: bytes, column: str, seen_columns: SeenColumns) -> object:
         row = json.loads(text)
     except (ValueError, RecursionError):
         return BAD_JSON
-    if not isinstance(row, dict):
-        return BAD_JSON
+    return row if isinstance(row, dict) else BAD_JSON
+
+
+def _json_field(line: bytes, column: str, seen_columns: SeenColumns) -> object:
+    row = json_object(line)
+    if isinstance(row, Skipped):
+        return row
     if column not in row:
         seen_columns(list(row))
         return MISSING_COLUMN
