@@ -47,6 +47,7 @@ def test_figures_of_each_variant_and_length(file: Path, capsys: pytest.CaptureFi
             at = entry["lengths"][length]
             assert at["rows"] == rows
             assert at["activation_bytes"] == pytest.approx(at["predicted_activation_bytes"], rel=0.05)
+            assert at["peak_bytes"] == pytest.approx(at["predicted_peak_bytes"], rel=0.1)
             for name in blocks.PASSES:
                 assert at["ratio"][name]["n"] == at["tokens_per_second"][name]["n"] == 2
                 assert 0 < at["ratio"][name]["least"] <= at["ratio"][name]["median"] <= at["ratio"][name]["most"]

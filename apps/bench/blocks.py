@@ -4,7 +4,8 @@ A variant and the plain model of its base take turns in one process, on the same
 documents: a forward pass (evaluation, no gradients) and a forward and a backward pass (training, without the optimizer).
 Ratios are taken within a round. `plain` itself is measured beside a second plain model: how far its ratio is from 1 is
 what this machine cannot tell apart. Activations are what autograd keeps of a forward pass, predicted in closed form and
-counted with its hooks; the state is that of decoding one row, in closed form.
+counted with its hooks; the peak is the most bytes there are in such a pass of a batch of several (gradients included, weights
+not), predicted and seen by torch's profiler; the state is that of decoding one row, in closed form.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 
 import tinycore
 from apps.bench import results
-from apps.bench.activations import saved_bytes
+from apps.bench.activations import peak_bytes, saved_bytes
 from apps.bench.rounds import Spread, alternate, ratio, spread
 from apps.common import allocator, command_help, files, precision, variants
 from apps.common.command_line import HELP, Arguments, Grammar, Option, take_apart
@@ -67,6 +68,8 @@ class AtLength:
     state_bytes: int
     predicted_activation_bytes: int
     activation_bytes: int
+    predicted_peak_bytes: int
+    peak_bytes: int
     tokens_per_second: dict[str, Spread]
     ratio: dict[str, Spread]
 
@@ -193,12 +196,24 @@ def measure(arm: Arm, plain: Arm, settings: dict[str, Any], console: Console) ->
             state_bytes=count.state_bytes(length),
             predicted_activation_bytes=memory.activations,
             activation_bytes=kept,
+            predicted_peak_bytes=memory.gradients + memory.activations + memory.temporaries,
+            peak_bytes=_peak(models["variant"], tokens, bits),
             tokens_per_second={
                 name: spread([rows * length / each for each in seconds[f"variant {name}"]]) for name in PASSES
             },
             ratio={name: ratio(seconds[f"plain {name}"], seconds[f"variant {name}"]) for name in PASSES},
         )
     return Figures(overrides=arm.overrides, parameters=count.parameters, lengths=found)
+
+
+def _peak(model: tinycore.Decoder, tokens: Tensor, bits: str) -> int:
+    """The most bytes of gradients and of what a forward and a backward pass allocate, where gradients are added up."""
+    model.train()
+    _loss(model, tokens, bits).backward()
+    gradients = sum(parameter.grad.nbytes for parameter in model.parameters() if parameter.grad is not None)
+    most = gradients + peak_bytes(lambda: _loss(model, tokens, bits).backward())
+    model.zero_grad(set_to_none=True)
+    return most
 
 
 def _tell(console: Console, length: int, line: str) -> None:
@@ -243,7 +258,7 @@ def _require_finite(loss: Tensor) -> None:
 def markdown(found: dict[str, Figures], settings: dict[str, Any]) -> str:
     """One table for each length."""
     head = ["variant", "parameters", "FLOPs", "forward tok/s", "x plain", "training tok/s", "x plain"]
-    head += ["activations", "measured", "state"]
+    head += ["activations", "measured", "peak", "measured", "state"]
     blocks = []
     for length in settings["lengths"]:
         plain = found[PLAIN].lengths[str(length)]
@@ -255,14 +270,15 @@ def markdown(found: dict[str, Figures], settings: dict[str, Any]) -> str:
                 for kind in PASSES
                 for shown in (f"{at.tokens_per_second[kind].median:,.0f}", at.ratio[kind].shown())
             ]
-            kept = [bytes / at.rows / length / 1024 for bytes in (at.predicted_activation_bytes, at.activation_bytes)]
+            bytes = (at.predicted_activation_bytes, at.activation_bytes, at.predicted_peak_bytes, at.peak_bytes)
+            kept = [each / at.rows / length / 1024 for each in bytes]
             flops = f"{at.forward_flops_per_token / plain.forward_flops_per_token:.2f}x"
             state = f"{at.state_bytes / 1024:,.0f}"
             rows.append([name, f"{entry.parameters:,}", flops, *speeds, *(f"{value:,.1f}" for value in kept), state])
         blocks.append(
             f"{plain.rows} x {length} tokens, {settings['precision']}, {settings['threads']} threads, median (least to most) "
             f"of {settings['rounds']} rounds. FLOPs: forward, per token, over plain's {short(plain.forward_flops_per_token)}. "
-            "Training: forward and backward. Activations: KiB a token, predicted and measured. State: KiB a row after "
+            "Training: forward and backward. Activations and peak: KiB a token, predicted and measured. State: KiB a row after "
             f"{length} tokens."
         )
         blocks.append(table(head, rows))
