@@ -4,13 +4,15 @@ from tinycore import checkpoint, config, llama, objectives, optim, state, surger
 from tinycore.checkpoint import CheckpointError, load, save
 from tinycore.config import ConfigError
 from tinycore.count import Count, Memory, count
-from tinycore.depth import shared as _shared  # noqa: F401  (registers the kind)
+from tinycore.depth import recursive as _recursive  # noqa: F401  (registers the kind)
+from tinycore.depth import shared as _shared  # noqa: F401
 from tinycore.ffns import cms as _cms  # noqa: F401
 from tinycore.ffns import experts as _experts  # noqa: F401
 from tinycore.ffns import moe as _moe  # noqa: F401
 from tinycore.ffns import relu2 as _relu2  # noqa: F401
 from tinycore.ffns import swiglu as _swiglu  # noqa: F401
 from tinycore.generation import Generation, Sampling, generate, stream
+from tinycore.heads import halt as _halt  # noqa: F401
 from tinycore.linears import bit as _bit  # noqa: F401
 from tinycore.linears import cola as _cola  # noqa: F401
 from tinycore.linears import cola_fan as _cola_fan  # noqa: F401
@@ -18,6 +20,7 @@ from tinycore.mixers import attention as _attention  # noqa: F401
 from tinycore.mixers import mamba as _mamba  # noqa: F401
 from tinycore.mixers import mlgru as _mlgru  # noqa: F401
 from tinycore.mixers import titans as _titans  # noqa: F401
+from tinycore.mixers import token_mlp as _token_mlp  # noqa: F401
 from tinycore.model import Decoder, Output, build
 from tinycore.model_config import LayerConfig, ModelConfig
 from tinycore.norms import hybrid as _hybrid  # noqa: F401

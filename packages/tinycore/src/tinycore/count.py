@@ -134,12 +134,21 @@ class Count:
         return dict(self.config.cost(length).flops)
 
     def backward_flops(self, length: int) -> dict[str, float]:
-        """Backward FLOPs per token by component: twice the forward's, two products for each."""
-        return {name: 2.0 * value for name, value in self.forward_flops(length).items()}
+        """FLOPs per token of one backward pass by component: two products for each that it goes through."""
+        return {name: 2.0 * value for name, value in self._learning(length).flops.items()}
 
     def flops_per_token(self, length: int) -> float:
-        """Training FLOPs per token, forward and backward, for sequences of `length` tokens."""
-        return 3.0 * sum(self.forward_flops(length).values())
+        """Training FLOPs per token, forward and backward, for sequences of `length` tokens.
+
+        Of recursive depth: all supervision steps, whose every one has its backward pass and its loss.
+        """
+        passes, forward = self.config.depth.passes, self.forward_flops(length)
+        losses = (passes - 1) * forward.get("head", 0.0)  # a forward pass alone has one
+        return sum(forward.values()) + losses + passes * sum(self.backward_flops(length).values())
+
+    def _learning(self, length: int) -> Cost:
+        """The cost of what one backward pass goes through."""
+        return self.config.cost(length, sites=self.config.depth.gradient_calls(self.config.size()))
 
     def state_bytes(self, length: int, bytes_per_element: int = 4) -> int:
         """Bytes of decoding state of one row after `length` tokens."""
@@ -162,7 +171,7 @@ class Count:
         """
         config, tokens = self.config, rows * length
         scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device, recompute=recompute)
-        cost = config.cost(length, scope)
+        cost = config.cost(length, scope, config.depth.gradient_calls(config.size()))
         gradients = 4 * self.parameters
         kept = int(cost.saved_bytes(product_bytes) * tokens) + cost.held + scope.cast_bytes * cost.products
         head = max(head.workspace(scope, config.embed.tied, tokens) for head in config.heads.values())

@@ -29,6 +29,7 @@ Aux = dict[str, tuple[Tensor, Tensor]]
 Carry = dict[str, Tensor]
 LocalState = dict[str, Any]
 
+IN_PLACE = "predicts in place, from both sides: held by packages/tinycore/tests/test_in_place.py instead"
 LOSS = "loss/"  # aux under a name that begins so is a loss, weighted by whoever reports it; other aux is a statistic
 
 
@@ -43,7 +44,7 @@ def add_aux(into: Aux, found: Aux) -> None:
 class Scope:
     """What a component may know of the model around it while it is built or counted.
 
-    `calls` is the effective depth: how many layer applications one forward pass makes (residual outputs are initialised
+    `calls` is the effective depth: how many layer applications add to one residual stream (residual outputs are initialised
     with std / sqrt(2 * calls), once, however many calls share the weights); `layer` of `layers` is the module's own place
     in the stack; `value_source` the layer that hands its values to all later ones and is called once, so that it never
     reads any (see `MixerConfig.reads_first_values`). For memory of training: `rows`, the sequences
@@ -125,6 +126,16 @@ class MixerConfig(BranchConfig, Family):
 
     @property
     def reads_first_values(self) -> bool:
+        return False
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a position sees later ones: its model predicts in place, and generates nothing."""
+        return False
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether it takes rows of exactly `max_seq_len` positions only, neither packed nor padded."""
         return False
 
     def value_channels(self, scope: Scope) -> int:
@@ -216,6 +227,8 @@ class CallSite(NamedTuple):
 class DepthConfig(Family):
     """In what order, how often are layers called? The only owner of a loop over layers.
 
+    `build(layers, scope)` -> module (layers, x, carry, ctx, state, taps) -> `depth.calls.Ascent`.
+
     `runs_stream`: whether it runs the residual's stream module between its calls.
     """
 
@@ -225,6 +238,24 @@ class DepthConfig(Family):
     def call_sites(self, layers: int) -> tuple[CallSite, ...]:
         """Every application in order, for a stack of `layers` modules."""
         raise NotImplementedError
+
+    def gradient_calls(self, layers: int) -> tuple[CallSite, ...]:
+        """The calls that one backward pass goes through."""
+        return self.call_sites(layers)
+
+    def joined_calls(self, layers: int) -> int:
+        """How many calls add to one residual stream."""
+        return max(1, len(self.call_sites(layers)))
+
+    @property
+    def recurs(self) -> bool:
+        """Whether it goes on from latents, in supervision steps."""
+        return False
+
+    @property
+    def passes(self) -> int:
+        """Backward passes, and optimizer steps, that training makes with one batch."""
+        return 1
 
     def build(self, layers: int, scope: Scope) -> nn.Module:
         raise NotImplementedError
@@ -274,7 +305,12 @@ class HeadConfig(Family):
     def taps(self) -> tuple[str, ...]:
         return ("final",)
 
-    def check(self, scope: Scope, tied: bool) -> None:
+    @property
+    def halts(self) -> bool:
+        """Whether it says when supervision steps are enough, which takes a recursive depth."""
+        return False
+
+    def check(self, scope: Scope, tied: bool, causal: bool) -> None:
         """Raises ConfigError("key: what is wrong") where the head does not fit the model around it."""
 
     def build(self, scope: Scope, embed: nn.Module, tied: bool) -> nn.Module:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tinycore.context import begin
+from tinycore.depth.calls import Latents
+from tinycore.depth.recursive import Recursive
 from tinycore.families import LOSS, Aux
 from tinycore.layer import Layer
 from tinycore.model_config import ModelConfig
@@ -24,6 +26,8 @@ class Output:
     loss: scalar, the sum over `losses` of sum / count, or None without targets;
     losses, stats: {name: (sum, count)}; stats has "correct", the targets whose token had the highest logit;
     hidden: (B, T, D), what the next-token head reads;
+    values: what other heads predict, by name;
+    latents: what the next supervision step of recursive depth goes on from, detached; None with other depths;
     state: continue the stream with it; None when targets were given and no state was.
     """
 
@@ -33,6 +37,8 @@ class Output:
     hidden: Tensor
     state: State | None
     stats: Aux = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
+    latents: Latents | None = None
 
 
 class Decoder(nn.Module):
@@ -61,6 +67,7 @@ class Decoder(nn.Module):
         state: State | None = None,
         return_logits: bool | None = None,
         routes: Tensor | None = None,
+        latents: Latents | None = None,
     ) -> Output:
         """Run tokens (B, T) int64 through the model.
 
@@ -69,8 +76,9 @@ class Decoder(nn.Module):
         padding; the tokens of a document stand together, only padding may lie between them. state: what an earlier
         chunk of the same streams returned; None or {} begins fresh ones. return_logits: default is to return them
         exactly when there are no targets. routes (B, T) int64: which cognitive expert each token belongs to, an index into
-        the names of the `experts` layers, -1 unknown; it teaches their routers and changes no logit.
-        Raises ValueError for shapes that do not agree.
+        the names of the `experts` layers, -1 unknown; it teaches their routers and changes no logit. latents: of recursive
+        depth, where one supervision step is to begin (`begin` gives those of the first); None makes all steps in a row.
+        Raises ValueError for shapes that do not agree, and for a state or latents where the model has none.
         """
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(f"tokens: expected shape (B, T) with T > 0, got {tuple(tokens.shape)}")
@@ -79,7 +87,11 @@ class Decoder(nn.Module):
                 raise ValueError(f"{name}: expected shape {tuple(tokens.shape)} as tokens, got {tuple(given.shape)}")
         if return_logits is None:
             return_logits = targets is None
-        keep = targets is None or state is not None
+        keep = (targets is None or state is not None) and self.config.causal
+        if state and not keep:
+            raise ValueError("state: a model that predicts in place reads whole rows at once")
+        if latents is not None and (state or not isinstance(self.depth, Recursive)):
+            raise ValueError("latents: are for recursive depth, on whole rows")
 
         ctx, stream = begin(tokens, doc_ids, state)
         if routes is not None:
@@ -91,30 +103,43 @@ class Decoder(nn.Module):
             widened = registers(x, ctx, begins=doc_ids is not None or not state)
             x, seen = widened.x, widened.context
             stream = stream._replace(registers=torch.full_like(stream.positions, registers.count))
-        x, tapped, after, aux = self.depth(self.layers, x, carry, seen, (state or {}) if keep else None, self.taps)
+        kept, further = (
+            (state or {}) if keep and latents is None else None,
+            {} if latents is None else {"latents": latents},
+        )
+        x, tapped, after, aux, left = self.depth(self.layers, x, carry, seen, kept, self.taps, **further)
         if widened is not None:
             x, tapped = widened.narrowed(x), {name: widened.narrowed(tap) for name, tap in tapped.items()}
         tapped["final"] = self.norm(x)
         losses = {name.removeprefix(LOSS): entry for name, entry in aux.items() if name.startswith(LOSS)}
         losses = losses if targets is not None else {}
         stats = {name: entry for name, entry in aux.items() if not name.startswith(LOSS)}
-        logits = None
-        for head in self.heads.values():
+        logits, values = None, {}
+        for name, head in self.heads.items():
             found = head(tapped, self.embed.weight, ctx, targets, return_logits)
             losses.update(found.losses)
             stats.update(found.stats)
             logits = found.logits if found.logits is not None else logits
+            if found.value is not None:
+                values[name] = found.value
         if after is not None:
             after[STREAM] = stream
         loss = None
         if losses:
             loss = torch.stack([total / count.clamp(min=1) for total, count in losses.values()]).sum()
-        return Output(logits, loss, losses, tapped["final"], after, stats)
+        return Output(logits, loss, losses, tapped["final"], after, stats, values, left)
 
     def recompute(self, policy: Policy) -> None:
         """Let calls of layers in training keep what `policy` says; see `tinycore.recompute`."""
         depth: Any = self.depth
         depth.recompute = policy
+
+    def begin(self, tokens: Tensor) -> Latents:
+        """Where recursive depth begins on tokens (B, T). Raises ValueError for other depths."""
+        if not isinstance(self.depth, Recursive):
+            raise ValueError("latents: are for recursive depth")
+        start = self.depth.high
+        return self.depth.begin(start.expand(*tokens.shape, len(start)))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (..., V) of final hidden states (..., D), such as `Output.hidden` at chosen positions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -123,9 +123,11 @@ class ModelConfig:
         sites = {"final", *(site.path for site in self.call_sites())}
         for name, head in self.heads.items():
             try:
-                head.check(self.scope(), self.embed.tied)
+                head.check(self.scope(), self.embed.tied, self.causal)
             except ConfigError as error:
                 raise ConfigError(f"heads.{name}.{error}") from None
+            if head.halts and not self.depth.recurs:
+                raise ConfigError(f"heads.{name}.kind: {head.kind} is for depth recursive, which has steps to end")
             for tap in head.taps:
                 if tap not in sites:
                     raise unknown(f"heads.{name}", "tap", tap, sites)
@@ -138,6 +140,8 @@ class ModelConfig:
             self.residual.check(self.scope())
         except ConfigError as error:
             raise ConfigError(f"residual.{error}") from None
+        if self.embed.register_slots and not self.causal:
+            raise ConfigError("embed.registers: a model that predicts in place has such slots in its data; set it to 0")
         self.dropout.check(self.size())
         _check_layers(self.layers, "layers", self.scope())
         self._check_first_values()
@@ -159,6 +163,11 @@ class ModelConfig:
         """Every layer application of one forward pass, in order."""
         return self.depth.call_sites(self.size())
 
+    @property
+    def causal(self) -> bool:
+        """Whether no position sees a later one; what is not causal predicts in place."""
+        return not any(layer.mixer is not None and layer.mixer.looks_ahead for layer in self.flat_layers())
+
     def sharing(self) -> dict[str, MixerConfig]:
         """By kind, the first mixer that has something to share with all of its kind."""
         mixers = [layer.mixer for layer in reversed(self.flat_layers()) if layer.mixer is not None]
@@ -174,7 +183,7 @@ class ModelConfig:
             dim=self.dim,
             vocab_size=self.vocab_size,
             max_seq_len=self.max_seq_len,
-            calls=max(1, len(self.call_sites())),
+            calls=self.depth.joined_calls(self.size()),
             linear=self.linear,
             norm=self.norm,
             residual=self.residual,
@@ -199,14 +208,16 @@ class ModelConfig:
                 " give these layers the same kv_heads and head_dim"
             )
 
-    def cost(self, length: int, scope: Scope | None = None) -> Cost:
+    def cost(self, length: int, scope: Scope | None = None, sites: Sequence[CallSite] | None = None) -> Cost:
         """Cost of the whole model per token, in sequences of `length` tokens; memory as `scope` trains.
+
+        `sites`: the calls of layers that are counted, all of a forward pass by default.
 
         A sequence counts as one document, in front of which its registers stand: layers see so many slots more, whose
         work is shared out among the tokens.
         """
         scope = scope or self.scope()
-        calls = Counter(site.layer for site in self.call_sites())
+        calls = Counter(site.layer for site in (self.call_sites() if sites is None else sites))
         seen = length + self.embed.register_slots
         inner = self.depth.cost(scope)
         for index, layer in enumerate(self.flat_layers()):

@@ -7,15 +7,77 @@ after those whose `step` is true (only before a step are gradients exchanged bet
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinycore.depth.calls import Latents
+from tinycore.model_config import ModelConfig
+from tinycore.targets import IGNORED
+
 Losses = dict[str, tuple[Tensor, Tensor]]
+Objective = Callable[..., Iterator[tuple[Losses, bool]]]
+
+EXPLORED = 0.1  # share of the rows that may not halt before a random number of supervision steps
+HALT_WEIGHT = 0.5
+
+
+def of(config: ModelConfig) -> Objective:
+    """The objective of the models of `config`: supervision step by supervision step where depth recurs."""
+    return deep_supervision if config.depth.recurs else next_token
 
 
 def next_token(
     model: nn.Module, tokens: Tensor, targets: Tensor, doc_ids: Tensor | None = None, routes: Tensor | None = None
 ) -> Iterator[tuple[Losses, bool]]:
-    """The language-model objective: one forward pass, one backward, one step."""
+    """One forward pass, one backward, one step: the language-model objective, or, in place, that of a puzzle."""
     yield model(tokens, targets=targets, doc_ids=doc_ids, routes=routes).losses, True
+
+
+def deep_supervision(
+    model: Any, tokens: Tensor, targets: Tensor, doc_ids: Tensor | None = None, routes: Tensor | None = None
+) -> Iterator[tuple[Losses, bool]]:
+    """Recursive depth's (arXiv 2510.04871): an optimizer step after each supervision step, from detached latents.
+
+    With a halting head a row leaves the batch once the first logit says that it is solved, but for a tenth of the rows,
+    which stay for at least 2 to `supervision` steps (drawn from torch's global generator). The head learns whether every
+    target of the row is predicted, at half the weight; a mean is over the rows that are left. (TRM puts a new puzzle into
+    the place of one that is solved; here a batch lives and ends as one, so no latents have to be saved with a run.)
+    """
+    steps, halting = model.config.depth.passes, "halt" in model.config.heads
+    given: list[Tensor | None] = [tokens, targets, doc_ids, routes]
+    latents: Latents = model.begin(tokens)
+    least = _least_steps(len(tokens), steps, tokens.device)
+    for step in range(1, steps + 1):
+        rows, wanted, documents, labels = given
+        assert rows is not None
+        assert wanted is not None
+        out = model(rows, targets=wanted, doc_ids=documents, routes=labels, latents=latents, return_logits=halting)
+        latents, losses = out.latents, dict(out.losses)
+        if halting:
+            logit = out.values["halt"][:, 0]
+            total = F.binary_cross_entropy_with_logits(logit, solved(out.logits, wanted).to(logit), reduction="sum")
+            losses["halt"] = (HALT_WEIGHT * total, torch.full((), len(rows), device=rows.device))
+        yield losses, True
+        if halting:
+            left = ((logit <= 0) | (step < least)).nonzero()[:, 0]
+            if not len(left):
+                return
+            if len(left) < len(rows):
+                given = [None if part is None else part[left] for part in given]
+                latents, least = Latents(*(part[left] for part in latents)), least[left]
+
+
+def solved(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) bool: whether every target (B, T) of a row has the highest of its logits (B, T, V)."""
+    return ((logits.argmax(-1) == targets) | (targets == IGNORED)).all(-1)
+
+
+def _least_steps(rows: int, steps: int, device: torch.device) -> Tensor:
+    """(B,) how many supervision steps a row makes at least."""
+    explored = torch.rand(rows, device=device) < EXPLORED
+    drawn = torch.randint(2, max(steps, 2) + 1, (rows,), device=device)
+    return torch.where(explored, drawn, 1)

@@ -8,6 +8,7 @@ import re
 from itertools import combinations, product
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,9 @@ from tinycore import ConfigError, testing
 from tinycore.testing.members import EXAMPLES, FAMILIES
 
 CROSSED = ("depth", "mixer", "ffn", "routing", "memory", "norm", "residual", "linear", "embed")
+# A token that sees itself alone hands on integers n of 8 bits times one scale; rounded again, 127 n / max n has exact ties
+# wherever n is half the largest, and the last bit of another batch shape decides them. One step moves a logit by .002.
+WITHIN_A_STEP = testing.Precision(torch.float64, 0.01)
 OPTIONAL = ("routing", "memory")
 NONE = "none"
 
@@ -50,7 +54,8 @@ def test_composes(row: dict[str, str]) -> None:
     exempt = testing.exemptions(config)
     for invariant in ("causal", "streams", "isolated", "alone", "round_trip", "counted"):
         if invariant not in exempt:
-            testing.CHECKS[invariant](config)
+            tied = invariant == "streams" and row["linear"].startswith("bit")
+            testing.CHECKS[invariant](config, *([WITHIN_A_STEP] if tied else []))
 
 
 def pairs(factors: dict[str, list[str]]) -> set[tuple[str, str, str, str]]:

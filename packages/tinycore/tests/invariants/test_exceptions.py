@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from tinycore.families import IN_PLACE
+from tinycore.mixers.token_mlp import WHOLE
 from tinycore.testing.invariants import CHECKS, IDENTITY, STATEMENTS
 from tinycore.testing.members import FAMILIES
 from tinycore.testing.table import exceptions, table
+
+AHEAD = ("learns", "mixes", "causal", "streams", "float32")
 
 EXCEPTIONS = {
     (
@@ -43,6 +47,24 @@ EXCEPTIONS = {
     ),
     ("residual", "plain", "identity", "is the plain stack itself"),
     ("depth", "plain", "identity", "is the plain stack itself"),
+    (
+        "depth",
+        "recursive",
+        "identity",
+        "starts from latents of its own and applies the stack twice at least, so it never is the plain one",
+    ),
+    *(("mixer", "token_mlp", name, IN_PLACE) for name in AHEAD),
+    *(("mixer", "token_mlp", name, WHOLE) for name in ("isolated", "alone")),
+    ("mixer", "token_mlp", "identity", "is a mixer of its own, no add-on to another"),
+    *(("heads", "halt", name, IN_PLACE) for name in AHEAD),
+    (
+        "heads",
+        "halt",
+        "compiled",
+        "has no loss in the model itself, so its gradient is none there, and zero in a compiled graph",
+    ),
+    ("heads", "halt", "flops", "makes one product a row, which is no share of a token's"),
+    ("heads", "halt", "identity", "adds an output and changes none"),
     ("embed", "table", "identity", "is the plain stack itself"),
 }
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tinycore.context import Context
-from tinycore.families import Aux, CallSite, Carry, add_aux
-from tinycore.recompute import Policy, call
-from tinycore.state import State, put_local, take_local
+from tinycore.depth.calls import Ascent, Calls
+from tinycore.families import CallSite, Carry
+from tinycore.recompute import Policy
+from tinycore.state import State
 
 
 class Stack(nn.Module):
-    """Applies layers at the given call sites, threading carry, state and aux.
+    """Applies layers at the given call sites, one after another; see `Calls` for state and taps.
 
-    `recompute` is what calls in training keep for their backward pass, see `tinycore.recompute`.
-    `state` maps "<call site>/<branch>" to what that call keeps; `taps` are the call sites whose output is returned, as
-    the layer gave it. `stream` is the residual's module that joins the calls; see `ResidualConfig`.
+    `stream` is the residual's module that joins the calls; see `ResidualConfig`.
     """
 
     def __init__(self, sites: Sequence[CallSite], stream: nn.Module | None = None) -> None:
@@ -35,25 +33,13 @@ class Stack(nn.Module):
         ctx: Context,
         state: State | None,
         taps: frozenset[str] = frozenset(),
-    ) -> tuple[Tensor, dict[str, Tensor], State | None, Aux]:
-        kept: State | None = None if state is None else {}
-        tapped: dict[str, Tensor] = {}
-        aux: Aux = {}
+    ) -> Ascent:
+        calls = Calls(layers, ctx, state, taps, self.recompute)
         joined: tuple[Tensor, ...] = ()
-        again = self.recompute != "none" and state is None and torch.is_grad_enabled()
         for index, site in enumerate(self.sites):
             if self.stream is not None:
                 x, joined = self.stream(index, x, joined)
-            local = None if state is None else take_local(state, site.path)
-            if again:
-                x, carry, found = call(layers[site.layer], x, carry, ctx, self.recompute)
-            else:
-                x, carry, local, found = layers[site.layer](x, carry, ctx, local)
-            if kept is not None and local is not None:
-                put_local(kept, site.path, local)
-            add_aux(aux, found)
-            if site.path in taps:
-                tapped[site.path] = x
+            x, carry = calls(site, x, carry)
         if self.stream is not None:
             x, joined = self.stream(len(self.sites), x, joined)
-        return x, tapped, kept, aux
+        return calls.result(x)

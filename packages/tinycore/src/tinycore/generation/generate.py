@@ -283,6 +283,8 @@ def _check(
     stop_strings: list[str],
     decode: Decode | None,
 ) -> None:
+    if not model.config.causal:
+        raise ValueError("model: predicts in place and generates nothing; call it on whole rows")
     vocab_size, context = model.config.vocab_size, model.config.max_seq_len
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens: {max_new_tokens} is negative")

@@ -1,14 +1,15 @@
 """The next-token head: logits = W h, W (V, D) its own or the embedding's; cross-entropy in chunks of positions.
 
 A head of its own may be parameterised as any linear (`linear: {kind: cola, rank: 64}`); with none named it is dense,
-whatever the model's other linears are.
+whatever the model's other linears are. With `probabilities: stablemax` (`ops.stablemax`) all logits exist at once, in
+float64: for the few tokens of a puzzle, not for a language's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,14 +21,17 @@ from tinycore.embed.table import INITIAL_STD
 from tinycore.families import Aux, HeadConfig, LinearConfig, Scope
 from tinycore.linears.dense import Dense
 from tinycore.ops.linear_cross_entropy import chunk_of, linear_cross_entropy, module_cross_entropy
+from tinycore.ops.stablemax import stablemax_cross_entropy
 
 
 class HeadOutput(NamedTuple):
-    """What a head gives: losses and statistics as {name: (sum, count)}, and logits where it was asked for them."""
+    """What a head gives: losses and statistics as {name: (sum, count)}, logits where it was asked for them, and what else it
+    predicts, whatever is asked."""
 
     losses: Aux
     stats: Aux
     logits: Tensor | None = None
+    value: Tensor | None = None
 
 
 class LanguageModelHead(nn.Module):
@@ -44,11 +48,15 @@ class LanguageModelHead(nn.Module):
             metadata={"help": "the head's own matrix, where it is not tied to the embedding; null = dense"},
         )
 
+        probabilities: Literal["softmax", "stablemax"] = field(
+            default="softmax", metadata={"help": "what makes probabilities of logits, in the loss"}
+        )
+
         def __post_init__(self) -> None:
             if self.chunk is not None and self.chunk < 1:
                 raise ConfigError(f"chunk: {self.chunk} is not positive")
 
-        def check(self, scope: Scope, tied: bool) -> None:
+        def check(self, scope: Scope, tied: bool, causal: bool) -> None:
             if self.linear is not None and tied:
                 raise ConfigError(
                     "linear: the head is the embedding's matrix; set embed.tied to false, or leave it out"
@@ -89,7 +97,7 @@ class LanguageModelHead(nn.Module):
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()
-        self.chunk = config.chunk
+        self.chunk, self.probabilities = config.chunk, config.probabilities
         gain = INITIAL_STD * scope.dim**0.5
         self.linear = None if tied else config.matrix.build(scope.dim, scope.vocab_size, gain)
         self.vocab_size = scope.vocab_size
@@ -102,6 +110,10 @@ class LanguageModelHead(nn.Module):
         if targets is None:
             return HeadOutput({}, {}, logits)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
+        if self.probabilities == "stablemax":
+            known = self.logits(hidden, embedding) if logits is None else logits
+            loss, count, correct = stablemax_cross_entropy(known.flatten(0, 1), wanted)
+            return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
         matrix = self.matrix(embedding)
         if matrix is not None:
             loss, count, correct = linear_cross_entropy(flat, matrix, wanted, self.chunk)

@@ -6,6 +6,7 @@
 
 Causal by the order of tokens in the row; a token sees tokens of its own document only, with `window` w only those at
 positions closer than w. (The seed also grouped the queries, leaving half of its heads distinct; here all are.)
+With `causal: false` a token sees its whole document: for models that predict in place, which keep no state.
 The state holds rotated keys, values, positions and documents, so rows may be ragged.
 
 Options: `qk_norm`, RMSNorm on each head of q and k; under norm placement hybrid (HybridNorm, arXiv 2503.04598) on each head
@@ -30,7 +31,7 @@ from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LocalState, MixerConfig, Scope
 from tinycore.mixers.fan_input import PROJECTIONS, FanInput, fan_cost, periodic_channels
 from tinycore.mixers.key_values import KeyValueState, append, keep
-from tinycore.mixers.masks import first_visible, visible
+from tinycore.mixers.masks import first_visible, same_document, visible
 from tinycore.mixers.rotary import rotary_tables, rotate
 from tinycore.mixers.value_residual import ValueResidual, ValueResidualConfig
 from tinycore.norms.rms import RMSNorm
@@ -62,6 +63,9 @@ class Attention(nn.Module):
         soft_cap: float | None = field(
             default=None, metadata={"help": "bound on the logits, cap tanh(x / cap); null = none"}
         )
+        causal: bool = field(
+            default=True, metadata={"help": "see no later token; false in models that predict in place"}
+        )
         window: int | None = field(default=None, metadata={"help": "tokens a token sees, itself included; null = all"})
         fan: float | None = field(
             default=None, metadata={"help": "share of cosines, and of sines, in the input of q, k and v; null = none"}
@@ -75,12 +79,18 @@ class Attention(nn.Module):
                 value = getattr(self, name)
                 if value is not None and not value > 0:
                     raise ConfigError(f"{name}: {value} is not positive")
+            if self.window is not None and not self.causal:
+                raise ConfigError("window: a window is of earlier tokens; leave it out where causal is false")
             if self.heads % self.groups:
                 raise ConfigError(f"kv_heads: {self.groups} does not divide heads {self.heads}")
             if self.rotary is not None and (self.rotary < 0 or self.rotary % 2):
                 raise ConfigError(f"rotary: {self.rotary} is not an even number of channels; RoPE rotates pairs")
             if self.fan is not None and not 0 < self.fan < 0.5:
                 raise ConfigError(f"fan: {self.fan} is not between 0 and .5, the shares of cosines and of sines")
+
+        @property
+        def looks_ahead(self) -> bool:
+            return not self.causal
 
         @property
         def groups(self) -> int:
@@ -151,7 +161,7 @@ class Attention(nn.Module):
             found: dict[tuple[Any, ...], int] = {}
             if turned:
                 found["rotary", turned, self.theta] = 4 * scope.rows * length * turned
-            if scope.device == "cpu" and length >= BLOCKED_FROM:
+            if scope.device == "cpu" and length >= BLOCKED_FROM and self.causal:
                 found["masks", self.window] = mask_bytes(scope.rows, length, self.window)
             elif self.soft_cap is not None:
                 found["mask", self.window] = scope.rows * length * length
@@ -189,6 +199,7 @@ class Attention(nn.Module):
         width = config.width(scope)
         self.heads, self.groups, self.width = config.heads, config.groups, width
         self.theta, self.window, self.soft_cap = config.theta, config.window, config.soft_cap
+        self.causal = config.causal
         self.rotary = config.turned(scope)
         self.q = config.projection(scope, "q").build(scope.dim, self.heads * width)
         self.k = config.projection(scope, "k").build(scope.dim, self.groups * width)
@@ -245,11 +256,11 @@ class Attention(nn.Module):
     ) -> Tensor:
         """(B, H, T, h): what each query reads."""
         length = q.shape[2]
-        blocked = past is None and ctx.contiguous and q.device.type == "cpu" and length >= BLOCKED_FROM
+        blocked = self.causal and past is None and ctx.contiguous and q.device.type == "cpu" and length >= BLOCKED_FROM
         if blocked:
             starts = first_visible(ctx, length, self.window or length)
             return causal_attention(q, seen.keys, seen.values, starts, self.soft_cap or 0.0)
-        mask, causal = visible(ctx, positions, past, seen, self.window)
+        mask, causal = visible(ctx, positions, past, seen, self.window) if self.causal else (same_document(ctx), False)
         if self.soft_cap is not None:
             return capped_attention(q, seen.keys, seen.values, mask, causal, self.soft_cap)
         return F.scaled_dot_product_attention(

@@ -20,6 +20,15 @@ def first_visible(ctx: Context, length: int, window: int) -> Tensor | None:
     return ctx.memo[key]
 
 
+def same_document(ctx: Context) -> Tensor | None:
+    """What each token may read where it sees its whole document: (B, 1, T, T) bool, or None for everything."""
+    if ctx.documents is None:
+        return None
+    if "document" not in ctx.memo:
+        ctx.memo["document"] = (ctx.documents[:, :, None] == ctx.documents[:, None, :])[:, None]
+    return ctx.memo["document"]
+
+
 def visible(
     ctx: Context, positions: Tensor, past: KeyValueState | None, seen: KeyValueState, window: int | None
 ) -> tuple[Tensor | None, bool]:

@@ -1,5 +1,7 @@
 """How weights move: parameter groups and schedules."""
 
+from tinycore.optim.adam_atan2 import AdamATan2, adam_atan2
+from tinycore.optim.average import WeightAverage
 from tinycore.optim.groups import adamw, decay_groups
 from tinycore.optim.muon import Muon, audit, muon
 from tinycore.optim.periodic import PeriodicAdamW
@@ -7,9 +9,12 @@ from tinycore.optim.roles import Role, roles
 from tinycore.optim.schedules import constant, cosine, wsd
 
 __all__ = [
+    "AdamATan2",
     "Muon",
     "PeriodicAdamW",
     "Role",
+    "WeightAverage",
+    "adam_atan2",
     "adamw",
     "audit",
     "constant",

@@ -9,10 +9,10 @@ from tinycore.testing.probes import (
     SINGLE,
     Precision,
     awake,
-    packed_rows,
     reached_gradients,
     require,
     require_equal,
+    rows_for,
 )
 
 CLOSE = Precision(torch.float32, 1e-5)
@@ -24,7 +24,7 @@ def compiled(config: ModelConfig, backend: str = "aot_eager") -> None:
     `aot_eager` traces forward and backward whole and runs them uncompiled (a second or two); `inductor` also compiles
     (a minute on two cores).
     """
-    rows = packed_rows(config, 2, 16)
+    rows = rows_for(config, 2, 16)
     eager, traced = awake(config, SINGLE), awake(config, SINGLE)
     torch.compiler.reset()
     run = torch.compile(traced, fullgraph=True, backend=backend)

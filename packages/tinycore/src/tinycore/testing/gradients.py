@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tinycore import objectives
 from tinycore.model import build
 from tinycore.model_config import ModelConfig
-from tinycore.testing.probes import awake, packed_rows, require
+from tinycore.testing.probes import awake, require, rows_for
 
 BATCHES = 8
 
@@ -47,9 +48,10 @@ def _reached(config: ModelConfig) -> dict[str, Tensor]:
     model = awake(config).train()
     reached = {name: torch.zeros_like(parameter, dtype=torch.bool) for name, parameter in model.named_parameters()}
     for seed in range(BATCHES):
-        rows = packed_rows(config, 4, 32, seed)
+        rows = rows_for(config, 4, 32, seed)
         model.zero_grad()
-        model(rows.tokens, targets=rows.targets(), doc_ids=rows.doc_ids).loss.backward()
+        losses, _ = next(objectives.of(config)(model, rows.tokens, rows.answers(config), rows.doc_ids))
+        torch.stack([total / count.clamp(min=1) for total, count in losses.values()]).sum().backward()
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 require(

@@ -15,6 +15,7 @@ from typing import Any
 
 from tinycore.config import ConfigError, Family, load
 from tinycore.families import (
+    IN_PLACE,
     DepthConfig,
     EmbedConfig,
     FeedForwardConfig,
@@ -59,6 +60,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "full": {"heads": 2, "head_dim": 6, "qk_norm": True, "theta": 100.0},
             "window": {"heads": 4, "kv_heads": 1, "window": 5},
             "periodic input": {"heads": 4, "fan": 0.125, "rotary": 2},
+            "both directions": {"heads": 4, "kv_heads": 2, "causal": False, "soft_cap": 3.0},
             "first values": {"heads": 4, "kv_heads": 2, "value_residual": {}},
             "capped": {
                 "heads": 4,
@@ -88,6 +90,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             },
             "self-modifying": {"heads": 2, "chunk": 5, "expansion": 1, "self_modifying": True},
         },
+        "token_mlp": {"plain": {"hidden": 24}},
     },
     "ffn": {
         "swiglu": {"plain": {"hidden": 24}},
@@ -113,7 +116,14 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
         "denseformer": {"every output": {}, "sparse": {"dilation": 2, "period": 2}, "table": {"table": "rectangular"}},
         "scaled": {"stream": {}, "branches": {"branches": True}},
     },
-    "depth": {"plain": {"plain": {}}, "shared": {"twice": {"times": 2}, "thrice": {"times": 3}}},
+    "depth": {
+        "plain": {"plain": {}},
+        "shared": {"twice": {"times": 2}, "thrice": {"times": 3}},
+        "recursive": {
+            "one step": {"H_cycles": 2, "L_cycles": 2, "supervision": 1},
+            "two steps": {"H_cycles": 1, "L_cycles": 1, "supervision": 2},
+        },
+    },
     "embed": {
         "table": {
             "tied": {},
@@ -121,7 +131,14 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "registers": {"registers": 3, "scale": 2.0},
         }
     },
-    "heads": {"lm": {"chunks": {"chunk": 7}, "low rank": {"linear": {"kind": "cola", "rank": 5}, "chunk": 5}}},
+    "heads": {
+        "lm": {
+            "chunks": {"chunk": 7},
+            "low rank": {"linear": {"kind": "cola", "rank": 5}, "chunk": 5},
+            "stablemax": {"probabilities": "stablemax"},
+        },
+        "halt": {"in place": {}},
+    },
 }
 
 # family -> kind -> (settings of the add-on, settings of what it must equal[, where the add-on keeps the weights of the
@@ -191,6 +208,12 @@ def stack(**parts: Settings) -> ModelConfig:
     Parts: `block`, `mixer` and `ffn` (of both layers), and the model's own keys. Raises ConfigError as `ModelConfig.from_dict`.
     """
     parts = dict(parts)
+    if parts.get("heads", {}).get("kind") == "halt":  # which only recursive models that predict in place have
+        parts.setdefault("depth", {"kind": "recursive", "H_cycles": 1, "L_cycles": 1, "supervision": 2})
+        parts.setdefault("mixer", {"kind": "attention", "heads": 4, "kv_heads": 2, "causal": False})
+    if parts.get("depth", {}).get("kind") == "recursive":  # as published: its latents are as large as what it embeds
+        parts.setdefault("norm", {"placement": "post", "affine": False})
+        parts.setdefault("embed", {"scale": 50.0})
     layer = {
         "repeat": 2,
         "block": parts.pop("block", "sequential"),
@@ -244,7 +267,9 @@ def identities() -> list[tuple[str, ModelConfig, ModelConfig, Settings]]:
 
 def exemptions(config: ModelConfig) -> dict[str, str]:
     """Invariants that some component of `config` declares not to hold, with the reasons."""
-    return {name: reason for part in _components(config) for name, reason in type(part).exempt.items()}
+    found = {name: reason for part in _components(config) for name, reason in type(part).exempt.items()}
+    ahead = () if config.causal else ("learns", "mixes", "causal", "streams", "float32")
+    return found | dict.fromkeys(ahead, IN_PLACE)
 
 
 def _components(value: object) -> Iterator[Family]:

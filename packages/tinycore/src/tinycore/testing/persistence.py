@@ -10,7 +10,7 @@ import torch
 
 from tinycore.checkpoint import WEIGHTS, load, save
 from tinycore.model_config import ModelConfig
-from tinycore.testing.probes import SINGLE, awake, packed_rows, require
+from tinycore.testing.probes import SINGLE, awake, require, rows_for
 
 
 def round_trip(config: ModelConfig) -> None:
@@ -41,7 +41,7 @@ def round_trip(config: ModelConfig) -> None:
         f"round_trip: {size} bytes on disk for {stored} bytes of tensors",
     )
 
-    rows = packed_rows(config, 2, 16)
+    rows = rows_for(config, 2, 16)
     with torch.no_grad():
         expected = model(rows.tokens, doc_ids=rows.doc_ids).logits
         found = loaded(rows.tokens, doc_ids=rows.doc_ids).logits

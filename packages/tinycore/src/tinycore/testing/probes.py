@@ -56,6 +56,12 @@ class Rows:
         targets[:, :-1] = torch.where(learned, self.tokens[:, 1:], -100)
         return targets
 
+    def answers(self, config: ModelConfig) -> Tensor:
+        """What `config` learns on these rows: the next tokens, or, in place, another token at every position."""
+        if config.causal:
+            return self.targets()
+        return torch.where(self.valid, (self.tokens + 1) % config.vocab_size, -100)
+
     def documents(self) -> list[Tensor]:
         """One (B, T) bool mask for every document of every row."""
         masks = []
@@ -107,6 +113,13 @@ def packed_rows(config: ModelConfig, rows: int, length: int, seed: int = 0) -> R
     draw = generator(seed)
     tokens = torch.randint(config.vocab_size, (rows, length), generator=draw)
     return Rows(tokens, torch.tensor([_document_ids(length, draw) for _ in range(rows)]))
+
+
+def rows_for(config: ModelConfig, rows: int, length: int, seed: int = 0) -> Rows:
+    """Rows as `config` takes them: packed, or, where some mixer reads whole rows only, single ones of the full length."""
+    if any(layer.mixer is not None and layer.mixer.whole_rows for layer in config.flat_layers()):
+        return single_rows(config, rows, config.max_seq_len, seed)
+    return packed_rows(config, rows, length, seed)
 
 
 def _document_ids(length: int, draw: torch.Generator) -> list[int]:
