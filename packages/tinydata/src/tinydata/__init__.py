@@ -2,7 +2,7 @@
 
 from tinydata import puzzles, sources, synthetic
 from tinydata.answer_targets import answer_targets
-from tinydata.batch import Batch
+from tinydata.batch import Batch, PuzzleBatch
 from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
 from tinydata.gsm8k import Gsm8k, WordProblem
@@ -19,6 +19,7 @@ __all__ = [
     "Gsm8k",
     "Loader",
     "LoaderError",
+    "PuzzleBatch",
     "ShardError",
     "ShardSet",
     "Source",

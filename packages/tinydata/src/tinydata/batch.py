@@ -1,10 +1,12 @@
-"""The one batch type of pretraining; labels are already shifted when it exists, and never again afterwards."""
+"""Batches: of text, whose labels are already shifted and never again, and of puzzles, which are answered in place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+NOTHING_ASKED = -100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,3 +29,15 @@ class Batch:
     target_count: int
     bytes: int
     labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PuzzleBatch:
+    """B puzzles of T positions, int64, answered in place: what is asked at a position is what belongs there.
+
+    inputs (B, T): codes; answers (B, T): codes, -100 where nothing is asked. target_count: answers that are not -100.
+    """
+
+    inputs: np.ndarray
+    answers: np.ndarray
+    target_count: int

@@ -14,13 +14,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 
 import numpy as np
 
-from .batch import Batch
+from .batch import NOTHING_ASKED, Batch
 from .permutation import Permutation
 from .prefetch import prefetched
 from .row_plan import plan_rows
 from .shards import ShardSet
 
-NO_TARGET = -100
+NO_TARGET = NOTHING_ASKED
 PADDING = -1
 ORDER_BLOCK = 4096  # samples whose rows are computed at once
 

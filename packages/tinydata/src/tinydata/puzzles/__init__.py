@@ -2,7 +2,10 @@
 
 from tinydata.puzzles.arc import ArcPair, ArcTask, read_arc
 from tinydata.puzzles.arc_augmentation import ArcAugmentation, ArcVote, arc_augmentations, arc_vote
+from tinydata.puzzles.arc_boards import ArcBoards
+from tinydata.puzzles.boards import Boards, MazeBoards, SudokuBoards
 from tinydata.puzzles.maze import Maze, maze
+from tinydata.puzzles.puzzle_loader import PuzzleLoader
 from tinydata.puzzles.stream import PuzzleError
 from tinydata.puzzles.sudoku import Sudoku, sudoku, sudoku_copies
 from tinydata.puzzles.sudoku_solver import solve_sudoku
@@ -10,12 +13,17 @@ from tinydata.puzzles.sudoku_symmetry import canonical_sudoku
 
 __all__ = [
     "ArcAugmentation",
+    "ArcBoards",
     "ArcPair",
     "ArcTask",
     "ArcVote",
+    "Boards",
     "Maze",
+    "MazeBoards",
     "PuzzleError",
+    "PuzzleLoader",
     "Sudoku",
+    "SudokuBoards",
     "arc_augmentations",
     "arc_vote",
     "canonical_sudoku",
