@@ -61,7 +61,10 @@ def save(run: RunDirectory, recipe: recipes.Recipe, step: int, seed: int = 0) ->
     )
     tokenizer = prepare(recipe, Console(json=True)).tokenizer
     states = [random_state.capture(CPU)]
-    return checkpoints.save(run, progress, model, optimizer, tokenizer, states), model
+    path = checkpoints.save(
+        run, progress, model, optimizer, states, lambda directory: tokenizer.save(directory / "tokenizer.json")
+    )
+    return path, model
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from apps.common import checkpoints, files, mirror_directory, recipes, run_direc
 from apps.common import mirror as mirrors
 from apps.common.checkpoints import Progress
 from apps.common.console import Console
+from apps.common.data_config import EmbeddedSource, HubSource, TokenizerFile
 from apps.common.errors import RunError
 from apps.common.mirror import Mirror
-from apps.common.recipe import EmbeddedSource, HubSource, Recipe, TokenizerFile
+from apps.common.recipe import Recipe
 from apps.common.run_directory import sample_heading
 
 PATIENCE = 10.0  # seconds that a test waits for what must happen at once

@@ -14,8 +14,9 @@ import torch
 
 import tinycore
 from apps.common import overrides, recipes, strict_yaml
+from apps.common.data_config import FilesSource
 from apps.common.errors import BadRequest
-from apps.common.recipe import Cosine, FilesSource, WarmupStableDecay
+from apps.common.recipe import Cosine, WarmupStableDecay
 from tinycore import ConfigError
 from tinycore.ffns.moe import MixtureOfExperts
 from tinycore.linears.bit import Bit

@@ -21,6 +21,7 @@ from apps.common.checkpoints import Progress
 from apps.common.console import Console
 from apps.common.data import Prepared, prepare
 from apps.common.errors import TrainingFailed
+from apps.common.language_task import LanguageTask
 from apps.common.optimization import Factors
 from apps.common.recipe import AdamW
 from apps.common.signals import StopRequest
@@ -63,6 +64,9 @@ def make(tmp_path: Path, recipe: recipes.Recipe, prepared: Prepared) -> Make:
             tokenizer=prepared.tokenizer.hash,
             lineage=[],
         )
+        task = LanguageTask(chosen, prepared, world)
+        if "objective" in given:
+            task.objective = given.pop("objective")
         arguments = {
             "recipe": chosen,
             "world": world,
@@ -71,10 +75,7 @@ def make(tmp_path: Path, recipe: recipes.Recipe, prepared: Prepared) -> Make:
             "model": model,
             "optimizer": optimization.optimizer(chosen.optim, model),
             "factors": optimization.factors(chosen.optim, chosen.train.steps),
-            "objective": next_token,
-            "train": prepared.train,
-            "validation": prepared.validation,
-            "tokenizer": prepared.tokenizer,
+            "task": task,
             "progress": progress,
             **given,
         }

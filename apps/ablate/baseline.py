@@ -15,8 +15,8 @@ import numpy as np
 from apps.common import files
 from apps.common.data import Prepared
 from apps.common.errors import RunError
+from apps.common.language_task import VALIDATION_ORDER
 from apps.common.recipe import Recipe
-from apps.common.trainer import VALIDATION_ORDER
 from tinycore import ConfigError
 from tinycore.config import dump
 from tinycore.config import load as load_strictly
@@ -44,7 +44,7 @@ def of(folder: Path, recipe: Recipe, prepared: Prepared) -> Baseline:
         there = read(folder)
         if (there.rows, there.sequence_length, there.data) == (
             recipe.train.validate_rows,
-            recipe.data.sequence_length,
+            recipe.data.positions,
             prepared.manifest["sha256"],
         ):
             return there
@@ -64,7 +64,7 @@ def read(folder: Path) -> Baseline:
 
 def measure(recipe: Recipe, prepared: Prepared) -> Baseline:
     """Train the bigram model on the training split and score it on the rows that `recipe` validates on."""
-    rows, length = recipe.train.validate_rows, recipe.data.sequence_length
+    rows, length = recipe.train.validate_rows, recipe.data.positions
     loader = Loader(prepared.validation, length, recipe.micro_batch(), seed=VALIDATION_ORDER, prefetch=0)
     batches = list(loader.epoch_batches(rows))
     model = NgramModel.train(_documents(prepared.train), vocab_size=prepared.train.vocab_size, order=ORDER)

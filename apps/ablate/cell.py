@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from apps.common import compare, files, recipes
+from apps.common.data_config import TextData
 from apps.common.errors import RunError
-from apps.common.recipe import DataConfig, Recipe
+from apps.common.recipe import Recipe
 from apps.common.variants import NAME, Arm
 from tinycore import ConfigError
 from tinycore.config import dump
@@ -84,7 +85,8 @@ def recipe_of(arm: Arm, seed: int, precision: str) -> Recipe:
 
 def recorded(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a cell keeps it: where this machine has its data is no part of it."""
-    return recipes.to_dict(replace(recipe, data=replace(recipe.data, cache=DataConfig().cache)))
+    data = replace(recipe.data, cache=TextData().cache) if isinstance(recipe.data, TextData) else recipe.data
+    return recipes.to_dict(replace(recipe, data=data))
 
 
 def write(folder: Path, cell: Cell) -> None:

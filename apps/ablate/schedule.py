@@ -194,7 +194,7 @@ def _found(running: _Running, place: Place, seconds: float) -> Cell:
                 "steps": task.recipe.train.steps,
                 **said,
                 "parameters": model.parameters,
-                "flops_per_token": model.flops_per_token(task.recipe.data.sequence_length),
+                "flops_per_token": model.flops_per_token(task.recipe.data.positions),
                 "seconds": seconds,
                 "jobs": place.jobs,
                 "data": place.data,

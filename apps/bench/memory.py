@@ -25,9 +25,10 @@ from apps.common import fit, recipes
 from apps.common.command_line import HELP, Arguments, Grammar, Option, take_apart
 from apps.common.console import Console, size
 from apps.common.data import prepare
+from apps.common.data_config import EmbeddedSource
 from apps.common.errors import BadRequest, TrainingFailed
 from apps.common.markdown import table
-from apps.common.recipe import EmbeddedSource, Recipe
+from apps.common.recipe import Recipe
 
 DEFAULT = (("demo", None), ("brandon-226k", None), ("brandon-900k", None), ("brandon-10m", 4), ("brandon-110m-v1", 1))
 OPTIONS = {

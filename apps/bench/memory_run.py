@@ -43,7 +43,7 @@ def measure(recipe: Recipe, out: Path) -> dict[str, Any]:
     predicted = fit.predict(recipe, where, micro_batch)
     return {
         "micro_batch": micro_batch,
-        "length": recipe.data.sequence_length,
+        "length": recipe.data.positions,
         "precision": bits,
         "predicted": predicted,
         "measured": {**{kind: kinds[kind] for kind in predicted if kind != "total"}, "total": total},
@@ -53,7 +53,7 @@ def measure(recipe: Recipe, out: Path) -> dict[str, Any]:
 def _step_bytes(recipe: Recipe, model: nn.Module, bits: str) -> dict[str, int]:
     """Bytes of gradients, optimizer state, activations and temporaries of a micro-batch of `recipe`."""
     prepared = prepare(recipe, Console(main_process=False))
-    batch = next(iter(Loader(prepared.train, recipe.data.sequence_length, recipe.micro_batch(), seed=0, prefetch=0)))
+    batch = next(iter(Loader(prepared.train, recipe.data.positions, recipe.micro_batch(), seed=0, prefetch=0)))
     optimizer = optimization.optimizer(recipe.optim, model)
     _loss(model, batch, bits).backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

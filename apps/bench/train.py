@@ -27,10 +27,11 @@ from apps.common import allocator, optimization, recipes, speed
 from apps.common.command_line import HELP, Grammar, Option, take_apart
 from apps.common.console import Console, size
 from apps.common.data import Prepared, prepare
+from apps.common.data_config import EmbeddedSource
 from apps.common.errors import TrainingFailed
 from apps.common.markdown import table
 from apps.common.process_memory import peak_bytes
-from apps.common.recipe import EmbeddedSource, Recipe
+from apps.common.recipe import Recipe
 from tinydata import Loader
 
 OPTIONS = {
@@ -77,7 +78,7 @@ def _small(recipe: Recipe) -> Recipe:
 
 def _batch(recipe: Recipe, prepared: Prepared, rows: int) -> tuple[Tensor, Tensor]:
     """tokens and targets (B, T) of one batch, rows as single documents; the last position of a row learns nothing."""
-    loader = Loader(prepared.train, recipe.data.sequence_length, rows, seed=0, prefetch=0)
+    loader = Loader(prepared.train, recipe.data.positions, rows, seed=0, prefetch=0)
     tokens = torch.from_numpy(next(iter(loader)).tokens)
     targets = torch.full_like(tokens, -100)
     targets[:, :-1] = tokens[:, 1:]

@@ -18,7 +18,7 @@ import tinycore
 from apps.chat import conversation
 from apps.chat.conversation import Conversation
 from apps.chat.dialogue import Dialogue
-from apps.common import command_help, command_line, processes, run_record
+from apps.common import command_help, command_line, processes, recursion, run_record
 from apps.common.chat_template import ChatTemplate
 from apps.common.command_line import Arguments, Grammar, Option
 from apps.common.console import Console
@@ -41,6 +41,7 @@ EXAMPLES = (
     ("talk", "uv run apps/chat runs/demo"),
     ("one answer", 'uv run apps/chat runs/demo --prompt "def "'),
     ("continue a text with a chat model", 'uv run apps/chat runs/smollm2 --raw --prompt "The capital of France is"'),
+    ("a recursive model, thinking for longer", "uv run apps/chat runs/trm-math --model.depth.L_cycles 8"),
     ("a certain checkpoint", "uv run apps/chat runs/demo/checkpoints/step_00000600"),
 )
 COMMANDS = """/reset  begin a new text
@@ -51,7 +52,7 @@ _UNPRINTABLE = {code: "\ufffd" for code in (*range(32), 127, *range(128, 160)) i
 
 def run() -> int:
     """Do what the command line asks; the exit status."""
-    arguments = command_line.take_apart(sys.argv[1:], Grammar(OPTIONS, words="RUN"))
+    arguments = command_line.take_apart(sys.argv[1:], Grammar(OPTIONS, dotted=True, words="RUN"))
     if "help" in arguments.options:
         summary = "Talk to a trained model: it answers if it was taught to, or continues what you write."
         command_help.print_app_help("chat", summary, "RUN|CHECKPOINT", OPTIONS, EXAMPLES)
@@ -77,6 +78,7 @@ def _conversation(path: Path, arguments: Arguments) -> Conversation | Dialogue:
     max_tokens, seed = arguments.whole("max-tokens", 200), arguments.whole("seed", 0, least=0)
     device = processes.device_type(arguments.text("device", "auto"), 1)
     speaker = conversation.load(run_record.checkpoint_of(path), device)
+    speaker.model = recursion.at(speaker.model, arguments.overrides)
     parameters = tinycore.count(speaker.model.config).parameters
     step = f", step {speaker.step:,}" if speaker.step is not None else ""
     sys.stderr.write(

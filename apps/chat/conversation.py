@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tinycore
-from apps.common import files
+from apps.common import checkpoints, files
 from apps.common.errors import BadRequest
 from tinycore import CheckpointError, Decoder
 from tinycore.generation import Sampling, stream
@@ -34,7 +33,7 @@ class Speaker:
 
 def load(directory: Path, device: str) -> Speaker:
     """Verify the checkpoint in `directory` and rebuild what it holds. Raises CheckpointError or TokenizerError."""
-    model = tinycore.load(directory, device=device)
+    model = checkpoints.load_model(directory, device)
     if not (directory / "tokenizer.json").is_file():
         raise CheckpointError(f"{directory / 'tokenizer.json'}: missing; without it the model's ids mean nothing")
     tokenizer = Tokenizer.load(directory)

@@ -2,7 +2,8 @@
 
     checkpoints/step_00001000/
         config.json  model.safetensors     the model alone (tinycore's layout: chat and evaluation need no more)
-        tokenizer.json
+        tokenizer.json                     of a language model
+        average.safetensors                the averaged weights, by parameter name, where the run keeps them
         optimizer.safetensors              {parameter name}/{quantity}
         trainer.json                       step, tokens, position in the data, best, recipe, environment, lineage
         rng-00000.safetensors ...          random state of each process
@@ -16,7 +17,7 @@ person changed it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import tinycore
-import tinydata
 from apps.common import files
 from apps.common.errors import RunError
 from apps.common.run_directory import RunDirectory
 from tinycore import CheckpointError, Decoder
+from tinycore.optim import WeightAverage
 
 FORMAT_VERSION = 1
+AVERAGE = "average.safetensors"
 NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -41,7 +43,7 @@ NAME = re.compile(r"step_(\d{8,})")
 class Progress:
     """Where a run stands, beside its tensors.
 
-    tokens: targets learned from so far. data: the loader's position. best: {"step", "val_bpb"} of the best checkpoint,
+    tokens: targets learned from so far. data: the loader's position. best: the step of the best checkpoint and its score,
     latest: the values of the last validation (both None before one). recent: for each process, what it has summed up
     since the last log line (see Tally).
     """
@@ -75,20 +77,28 @@ def save(
     progress: Progress,
     model: Decoder,
     optimizer: torch.optim.Optimizer,
-    tokenizer: tinydata.Tokenizer,
     random_states: list[bytes],
+    beside: Callable[[Path], None] = lambda directory: None,
+    average: WeightAverage | None = None,
 ) -> Path:
-    """Write and verify the checkpoint of `progress.step`; `latest` then names it. Raises RunError on a full disk."""
+    """Write and verify the checkpoint of `progress.step`; `latest` then names it. Raises RunError on a full disk.
+
+    `beside` writes what the model is used with into the directory that it is given.
+    """
     run.checkpoints.mkdir(exist_ok=True)
     tensors, scalars = optimizer_tensors(model, optimizer)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     state = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     files.require_space(run.checkpoints, weights + state + sum(map(len, random_states)))
+    if average is not None:
+        state += sum(tensor.numel() * tensor.element_size() for tensor in average.tensors.values())
     run.flush()
     path = run.checkpoints / directory_of(progress.step)
     with files.new_directory(path, check=tinycore.checkpoint.verify) as directory:
         tinycore.save(model, directory)
-        tokenizer.save(directory / "tokenizer.json")
+        beside(directory)
+        if average is not None:
+            safetensors.torch.save_file(average.tensors, directory / AVERAGE)
         safetensors.torch.save_file(tensors, directory / "optimizer.safetensors")
         for index, content in enumerate(random_states):
             files.write_bytes(directory / f"rng-{index:05d}.safetensors", content)
@@ -165,8 +175,8 @@ def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
 # the type of each field of trainer.json that is no count, and the keys it has at least
 _NEEDS: dict[str, tuple[type | tuple[type, ...], set[str]]] = {
     "data": (dict, set()),
-    "best": ((dict, type(None)), {"step", "val_bpb"}),
-    "latest": ((dict, type(None)), {"step", "val_bpb"}),
+    "best": ((dict, type(None)), {"step"}),
+    "latest": ((dict, type(None)), {"step"}),
     "recipe": (dict, {"model", "data", "train"}),
     "environment": (dict, set()),
     "dataset": (dict, {"train", "validation"}),
@@ -191,6 +201,30 @@ def optimizer_tensors(model: Decoder, optimizer: torch.optim.Optimizer) -> tuple
             target = tensors if isinstance(value, Tensor) else scalars
             target[f"{name}/{quantity}"] = value.detach().contiguous() if isinstance(value, Tensor) else value
     return tensors, scalars
+
+
+def load_model(path: Path, device: str | torch.device = "cpu") -> Decoder:
+    """The model in the checkpoint at `path` as it is used: with averaged weights where the run keeps them.
+
+    Raises CheckpointError, or RunError for averages that are not this model's.
+    """
+    model = tinycore.load(path, device=device)
+    if (path / AVERAGE).is_file():
+        average = WeightAverage(model, 0.0)
+        load_average(path, average)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in average.tensors:
+                    parameter.copy_(average.tensors[name])
+    return model
+
+
+def load_average(path: Path, average: WeightAverage) -> None:
+    """Put the averages saved in the checkpoint at `path` back. Raises RunError where there are none, or of another model."""
+    try:
+        average.load(safetensors.torch.load_file(path / AVERAGE))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path / AVERAGE}: not the averages of this model ({' '.join(str(error).split())})") from None
 
 
 def load_optimizer(path: Path, scalars: dict[str, Any], model: Decoder, optimizer: torch.optim.Optimizer) -> None:

@@ -33,9 +33,20 @@ EXAMPLES = {
         ),
         ("go on after a stop", "uv run apps/pretrain --resume runs/demo"),
         ("look before you leap", "uv run apps/pretrain --recipe brandon-110m-v2 --dry-run"),
-    )
+    ),
+    "puzzle": (
+        ("the default recipe: Sudoku 4x4, a few minutes on a laptop", "uv run apps/puzzle"),
+        ("harder ones", "uv run apps/puzzle --recipe trm-sudoku-6x6 --out runs/six"),
+        ("go on after a stop", "uv run apps/puzzle --resume runs/six"),
+        ("score it on puzzles that it has never seen", "uv run apps/puzzle evaluate runs/six"),
+        ("watch it solve one", "uv run apps/puzzle show runs/six"),
+        ("solve yours", "uv run apps/puzzle show runs/trm-sudoku-4x4 --board '1...|..3.|.4..|...2'"),
+    ),
 }
-SUMMARY = {"pretrain": "Train a language model from raw text: tokenizer, data, training, checkpoints, samples, report."}
+SUMMARY = {
+    "pretrain": "Train a language model from raw text: tokenizer, data, training, checkpoints, samples, report.",
+    "puzzle": "Train a model that answers puzzles in place; `evaluate RUN` and `show RUN` use it.",
+}
 
 
 @dataclass(frozen=True)

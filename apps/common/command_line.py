@@ -193,12 +193,15 @@ def _unknown(name: str, grammar: Grammar) -> str:
     return f"unknown option --{name}; {hint}"
 
 
-def parse(app: str, argv: Sequence[str]) -> Request:
-    """The request that `argv` makes of `app`. Prints and leaves with 0 for `--help` and `--list-recipes`."""
+def parse(app: str, argv: Sequence[str], default: str = "demo") -> Request:
+    """The request that `argv` makes of `app`, whose recipe is `default` where none is named.
+
+    Prints and leaves with 0 for `--help` and `--list-recipes`.
+    """
     from apps.common import command_help, fit, forecast, horizon, recipes
 
     def keys() -> list[str]:
-        return [row.key for row in command_help.rows(recipes.load(recipes.DEFAULT))]
+        return [row.key for row in command_help.rows(recipes.load(default))]
 
     grammar = Grammar(
         PRETRAIN_OPTIONS,
@@ -215,7 +218,7 @@ def parse(app: str, argv: Sequence[str]) -> Request:
     if asked.dial is not None:
         name, (mapping, derived) = asked.dial.name, asked.dial.turn(asked.tokens)
     else:
-        (name, mapping), derived = _base(arguments, resume), ()
+        (name, mapping), derived = _base(arguments, resume, default), ()
     if "help" in arguments.options:
         command_help.print_help(app, name, recipes.merge(mapping, arguments.overrides))
         raise SystemExit(0)
@@ -261,14 +264,14 @@ def _elsewhere(message: str, given: Sequence[Override], keys: Callable[[], Seque
     return ""
 
 
-def _base(arguments: Arguments, resume: Path | Literal[True] | None) -> tuple[str, dict[str, Any]]:
+def _base(arguments: Arguments, resume: Path | Literal[True] | None, default: str) -> tuple[str, dict[str, Any]]:
     """Name and mapping of the recipe that the overrides change: the one asked for, or else that of the run which is
     resumed or whose weights are the start, or the default."""
     from apps.common import recipes
 
     asked = arguments.options.get("recipe")
     if asked is None and resume is not None:
-        run = resume if isinstance(resume, Path) else arguments.path("out") or Path("runs") / recipes.DEFAULT
+        run = resume if isinstance(resume, Path) else arguments.path("out") or Path("runs") / default
         directory = _run_with_recipe(run)
         if directory is None:
             raise BadRequest(f"{run}: nothing to resume, there is no recipe.yaml; a run directory looks like runs/NAME")
@@ -276,7 +279,7 @@ def _base(arguments: Arguments, resume: Path | Literal[True] | None) -> tuple[st
     origin = arguments.path("init-from")
     if asked is None and origin is not None and (directory := _run_with_recipe(origin)) is not None:
         return f"{directory.name}-continued", strict_yaml.read(directory / "recipe.yaml")
-    asked = str(asked) if asked is not None else recipes.DEFAULT
+    asked = str(asked) if asked is not None else default
     return (asked if asked in recipes.names() else Path(asked).stem), recipes.read(asked)
 
 

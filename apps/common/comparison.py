@@ -62,7 +62,7 @@ def caveats(records: Sequence[RunRecord]) -> list[str]:
         )
     elif len({m["tokenizer"]["sha256"] for m in known}) > 1:
         found.append("The tokenizers differ: losses and accuracies do not compare, bits per byte do.")
-    if len({record.recipe.train.validate_rows * record.recipe.data.sequence_length for record in records}) > 1:
+    if len({record.recipe.train.validate_rows * record.recipe.data.positions for record in records}) > 1:
         found.append("The runs validate on different numbers of tokens: small differences mean nothing.")
     return found
 

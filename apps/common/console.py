@@ -187,6 +187,8 @@ _WATCHED: dict[str, Callable[[Any], str]] = {
     "loss": lambda value: f"loss {value:.3f}",
     "val_loss": lambda value: f"val_loss {value:.3f}",
     "val_bpb": lambda value: f"val_bpb {value:.3f}",
+    "val_exact": lambda value: f"val_exact {value:.1%}",
+    "val_cells": lambda value: f"val_cells {value:.1%}",
     "val_accuracy": lambda value: f"val_acc {value:.1%}",
     "tokens_per_second": rate,
     "mfu": lambda value: f"mfu {value:.1%}",

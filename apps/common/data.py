@@ -20,18 +20,18 @@ from typing import Any, Protocol
 
 from apps.common import files
 from apps.common.console import Console, Counting, duration, short
-from apps.common.errors import BadRequest, RunError
-from apps.common.recipe import (
-    DataConfig,
+from apps.common.data_config import (
     EmbeddedSource,
     FilesSource,
     HubSource,
     HubTokenizer,
-    Recipe,
     SourceConfig,
+    TextData,
     TokenizerFile,
     TrainedTokenizer,
 )
+from apps.common.errors import BadRequest, RunError
+from apps.common.recipe import Recipe
 from apps.common.spool import SPLITS, Spool, combined_hash
 from tinycore.config import ConfigError, dump, unknown
 from tinydata import Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
@@ -53,6 +53,21 @@ class Prepared:
     key: str
     directory: Path
 
+    @property
+    def dataset(self) -> dict[str, str]:
+        """What is trained on and scored, by hashes of the contents."""
+        return {"train": self.train.content_key, "validation": self.validation.content_key}
+
+    @property
+    def codes(self) -> str:
+        """What the model's ids mean, as a hash."""
+        return self.tokenizer.hash
+
+    @property
+    def content(self) -> str:
+        """One hash of everything."""
+        return self.manifest["sha256"]
+
 
 class Source(Protocol):
     """What tinydata's sources have in common."""
@@ -71,6 +86,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     Raises SourceError, TokenizerError, ShardError or BadRequest, one line each.
     """
     config = recipe.data
+    assert isinstance(config, TextData)
     sources = [_source(source) for source in config.sources]
     descriptions = [_description(source, made) for source, made in zip(config.sources, sources, strict=True)]
     key = _key(config, descriptions)
@@ -79,7 +95,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
         with _alone(directory, console):
             if not (directory / MANIFEST).is_file():
                 _make(config, sources, descriptions, key, directory, console)
-    return _open(recipe, key, directory, console)
+    return _open(recipe, config, key, directory)
 
 
 def _source(config: SourceConfig) -> Source:
@@ -105,7 +121,7 @@ def _description(config: SourceConfig, source: Source) -> dict[str, Any]:
     return {**source.description(), **limit}
 
 
-def _key(config: DataConfig, descriptions: list[dict[str, Any]]) -> str:
+def _key(config: TextData, descriptions: list[dict[str, Any]]) -> str:
     tokenizer = dump(config.tokenizer)
     if isinstance(config.tokenizer, TokenizerFile):
         tokenizer = {"kind": "file", "sha256": Tokenizer.load(config.tokenizer.path).hash}
@@ -114,7 +130,7 @@ def _key(config: DataConfig, descriptions: list[dict[str, Any]]) -> str:
 
 
 def _make(
-    config: DataConfig,
+    config: TextData,
     sources: list[Source],
     descriptions: list[dict[str, Any]],
     key: str,
@@ -175,7 +191,7 @@ def _make(
     )
 
 
-def _require_splits(spool: Spool, config: DataConfig) -> None:
+def _require_splits(spool: Spool, config: TextData) -> None:
     total = sum(spool.documents.values())
     for split, share in (("train", 1 - config.validation - config.test), ("validation", config.validation)):
         if not spool.documents[split]:
@@ -186,7 +202,7 @@ def _require_splits(spool: Spool, config: DataConfig) -> None:
             )
 
 
-def _tokenizer(config: DataConfig, spool: Spool, console: Console) -> Tokenizer:
+def _tokenizer(config: TextData, spool: Spool, console: Console) -> Tokenizer:
     wanted = config.tokenizer
     if isinstance(wanted, TokenizerFile):
         return Tokenizer.load(wanted.path)
@@ -206,9 +222,9 @@ def _tokenizer(config: DataConfig, spool: Spool, console: Console) -> Tokenizer:
     return tokenizer
 
 
-def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepared:
+def _open(recipe: Recipe, config: TextData, key: str, directory: Path) -> Prepared:
     manifest = files.read_json(directory / MANIFEST)
-    wanted = recipe.data.tokenizer
+    wanted = config.tokenizer
     # the ids of both are the same, a chat template only the recipe's own file is sure to have
     tokenizer = Tokenizer.load(wanted.path if isinstance(wanted, TokenizerFile) else directory / "tokenizer.json")
     if tokenizer.vocab_size > recipe.model.vocab_size:
@@ -226,7 +242,7 @@ def _open(recipe: Recipe, key: str, directory: Path, console: Console) -> Prepar
     }
     if not {"train", "validation"} <= shards.keys():
         raise BadRequest(f"{directory}: not the data this program prepares; remove it and start again")
-    if recipe.data.experts and "source_runs" not in shards["train"].manifest:
+    if config.experts and "source_runs" not in shards["train"].manifest:
         raise BadRequest(
             f"{directory}: prepared by an earlier version, without the order of its sources, which data.experts needs; "
             "remove it and start again"

@@ -59,7 +59,7 @@ def place(request: Request) -> fit.Place:
 def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
     """Every value derived from `recipe` for `world` processes. Raises ConfigError where it cannot run."""
     counts = tinycore.count(recipe.model)
-    length = recipe.data.sequence_length
+    length = recipe.data.positions
     micro_batch = recipe.micro_batch(world)
     forward, backward = counts.forward_flops(length), counts.backward_flops(length)
     tokens_per_step = recipe.train.batch_size * length
@@ -89,7 +89,7 @@ def show(request: Request, console: Console) -> int:
     if request.memory is not None:
         recipe = fit.within(recipe, where, request.memory, request.processes)
     found = plan(recipe, where, request.processes)
-    model, length = recipe.model, recipe.data.sequence_length
+    model, length = recipe.model, recipe.data.positions
     share = found.embedding_parameters / found.parameters
     layers, calls = len(model.flat_layers()), len(model.call_sites())
 

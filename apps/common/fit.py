@@ -24,6 +24,7 @@ import torch
 import tinycore
 from apps.common import process_memory
 from apps.common.console import size
+from apps.common.data_config import TextData
 from apps.common.errors import BadRequest
 from apps.common.recipe import Muon, Recipe
 
@@ -88,7 +89,7 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
     """Bytes of one of `processes` processes by kind, "total" last, training `recipe` at `micro_batch`."""
     accumulated = micro_batch * processes < recipe.train.batch_size
     counts = tinycore.count(recipe.model)
-    length, again = recipe.data.sequence_length, recipe.train.recompute
+    length, again = recipe.data.positions, recipe.train.recompute
     found = counts.memory(micro_batch, length, place.product_bytes, accumulated, place.device, again)
     parts = {
         "weights": found.weights,
@@ -123,7 +124,7 @@ def largest(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) ->
         if rows % micro_batch == 0 and predict(recipe, place, micro_batch, processes)["total"] <= budget.bytes:
             return micro_batch
     raise BadRequest(
-        f"--memory {budget.text}: one sequence of {recipe.data.sequence_length} tokens needs "
+        f"--memory {budget.text}: one sequence of {recipe.data.positions} tokens needs "
         f"{_rounded_up(predict(recipe, place, 1, processes)['total'])}; {_remedy(recipe, place, budget, processes)}"
     )
 
@@ -135,13 +136,16 @@ def within(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) -> 
 
 def _remedy(recipe: Recipe, place: Place, budget: Budget, processes: int) -> str:
     """What would fit: a shorter sequence if there is one, the budget otherwise."""
+    data = recipe.data
+    if not isinstance(data, TextData):
+        return "give --memory that much"
 
     def fits(length: int) -> bool:
-        shorter = replace(recipe, data=replace(recipe.data, sequence_length=length))
+        shorter = replace(recipe, data=replace(data, sequence_length=length))
         return predict(shorter, place, 1, processes)["total"] <= budget.bytes
 
-    length = 1 << (recipe.data.sequence_length.bit_length() - 1)
-    while length >= 2 and not (length < recipe.data.sequence_length and fits(length)):
+    length = 1 << (recipe.data.positions.bit_length() - 1)
+    while length >= 2 and not (length < recipe.data.positions and fits(length)):
         length //= 2
     shorter = f" or --data.sequence_length {length}" if length >= 2 else "; no sequence is short enough for less"
     return f"give --memory that much{shorter}"

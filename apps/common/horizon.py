@@ -76,7 +76,7 @@ def read(arguments: Arguments, resuming: bool) -> Asked:
 
 def announce(turned: Dial | None, recipe: Recipe, derived: Sequence[Derived], console: Console) -> None:
     """What was derived, in short, at the start of a run."""
-    train, length = recipe.train, recipe.data.sequence_length
+    train, length = recipe.train, recipe.data.positions
     if turned is not None:
         layers = len(recipe.model.flat_layers())
         console.say(
@@ -91,9 +91,18 @@ def announce(turned: Dial | None, recipe: Recipe, derived: Sequence[Derived], co
 
 def with_tokens(recipe: Recipe, tokens: int, given: Sequence[Override] = ()) -> tuple[Recipe, tuple[Derived, ...]]:
     """`recipe` for a run of `tokens`, at least one step, and what that derived; `given` are the user's own values."""
-    step = recipe.train.batch_size * recipe.data.sequence_length
-    rule = f"{tokens:,} tokens / ({recipe.train.batch_size} rows x {recipe.data.sequence_length} tokens), rounded up"
+    step = recipe.train.batch_size * recipe.data.positions
+    rule = f"{tokens:,} tokens / ({recipe.train.batch_size} rows x {recipe.data.positions} tokens), rounded up"
     return with_steps(recipe, max(1, math.ceil(tokens / step)), rule, given)
+
+
+def with_epochs(recipe: Recipe, rows: int, given: Sequence[Override] = ()) -> tuple[Recipe, tuple[Derived, ...]]:
+    """`recipe` with the steps of `train.epochs` passes over `rows` rows, and what that derived."""
+    epochs, batch = recipe.train.epochs, recipe.train.batch_size
+    if epochs is None:
+        return recipe, ()
+    rule = f"{epochs:g} passes over {rows:,} rows, {batch} a step, rounded up"
+    return with_steps(recipe, max(1, math.ceil(epochs * rows / batch)), rule, given)
 
 
 def with_steps(

@@ -20,8 +20,9 @@ from typing import Any
 from apps.common import mirror_directory
 from apps.common.checkpoints import Progress
 from apps.common.console import Console
+from apps.common.data_config import ArcData, EmbeddedSource, FilesSource, HubSource, TextData, TokenizerFile
 from apps.common.mirror_directory import MirrorDirectory, Snapshot
-from apps.common.recipe import EmbeddedSource, FilesSource, HubSource, Recipe, TokenizerFile
+from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
 
 STALLED = 600.0  # seconds without a sign of life after which the end of a run no longer waits for its copy
@@ -187,6 +188,10 @@ def begin(
 
 def needed_elsewhere(recipe: Recipe) -> list[str]:
     """What a run directory lacks for going on with it on another machine, where the data is made again."""
+    if isinstance(recipe.data, ArcData):
+        return [f"{path} (data)" for path in (recipe.data.path, recipe.data.solutions) if path]
+    if not isinstance(recipe.data, TextData):
+        return []
     needs = []
     for index, source in enumerate(recipe.data.sources):
         if isinstance(source, FilesSource):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from apps.common.recipe import AdamW, Constant, Cosine, Muon, OptimConfig, ScheduleConfig, WarmupStableDecay
+from apps.common.recipe import AdamATan2, AdamW, Constant, Cosine, Muon, OptimConfig, ScheduleConfig, WarmupStableDecay
 from tinycore import optim
 
 
@@ -29,6 +29,8 @@ def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
             ns_dtype=None if config.ns_dtype == "auto" else getattr(torch, config.ns_dtype),
             **shared,
         )
+    if isinstance(config, AdamATan2):
+        return optim.adam_atan2(model, config.learning_rate, config.betas, config.weight_decay)
     raise TypeError(f"no optimizer of kind {config.kind}")
 
 

@@ -16,16 +16,19 @@ from typing import Any
 
 from apps.common import overrides as overriding
 from apps.common import strict_yaml
-from apps.common.errors import BadRequest
-from apps.common.overrides import Override
-from apps.common.recipe import (
+from apps.common.data_config import (
+    DataConfig,
     HubTokenizer,
-    Recipe,
-    SampleConfig,
+    ProblemData,
+    PuzzleData,
+    TextData,
     TokenizerConfig,
     TokenizerFile,
     TrainedTokenizer,
 )
+from apps.common.errors import BadRequest
+from apps.common.overrides import Override
+from apps.common.recipe import Recipe, SampleConfig
 from tinycore.config import dump, field_types
 from tinycore.config import load as load_strictly
 
@@ -83,13 +86,27 @@ def load(name_or_path: str | Path, overrides: Iterable[Override] = ()) -> Recipe
 
 
 def from_dict(mapping: Mapping[str, Any]) -> Recipe:
-    """The recipe that the mapping writes, strictly; a `model.vocab_size` of null becomes the tokenizer's."""
+    """The recipe that the mapping writes, strictly; null becomes the data's own for `model.vocab_size` and, of puzzles,
+    `model.max_seq_len`."""
     resolved = dict(mapping)
     model, data = resolved.get("model"), resolved.get("data", {})
-    if isinstance(model, Mapping) and model.get("vocab_size") is None and isinstance(data, Mapping):
-        tokenizer = load_strictly(TokenizerConfig, data.get("tokenizer", {}), "data.tokenizer")
-        resolved["model"] = {**model, "vocab_size": _vocabulary(tokenizer)}
+    if isinstance(model, Mapping) and isinstance(data, Mapping):
+        resolved["model"] = {**model, **_sizes(model, data)}
     return load_strictly(Recipe, resolved, "")
+
+
+def _sizes(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:
+    """What the model leaves for the data to say."""
+    left = [name for name in ("vocab_size", "max_seq_len") if model.get(name) is None]
+    kind = DataConfig.members.get(data.get("kind") or "text")
+    if not left or kind is None:
+        return {}
+    described = load_strictly(DataConfig, data, "data")
+    if isinstance(described, PuzzleData):
+        found = {"vocab_size": described.vocabulary, "max_seq_len": described.positions}
+        return {name: found[name] for name in left}
+    assert isinstance(described, TextData | ProblemData)
+    return {"vocab_size": _vocabulary(described.tokenizer)} if "vocab_size" in left else {}
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

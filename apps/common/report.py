@@ -12,8 +12,10 @@ from typing import Any
 
 from apps.common import files, plots, run_record
 from apps.common.console import duration, size
+from apps.common.data_config import TextData
 from apps.common.plots import TRAIN, VALIDATION, Curve, Style
 from apps.common.run_record import RunRecord
+from tinycore.config import dump
 from tinycore.families import LOSS
 
 HASH_DIGITS = 16
@@ -52,6 +54,10 @@ def draw(record: RunRecord) -> list[tuple[str, str]]:
     if _any(accuracy):
         plots.draw(record.path / "accuracy.png", accuracy, "Next-token accuracy", percent=True)
         drawn.append(("accuracy.png", "share of tokens that the model ranks first"))
+    exact = [_curve(record, "puzzles", "val_exact", VALIDATION), _curve(record, "cells", "val_cells", TRAIN)]
+    if _any(exact):
+        plots.draw(record.path / "exact.png", exact, "Held-out puzzles solved, and cells right", percent=True)
+        drawn.append(("exact.png", "share of the held-out puzzles whose every cell is right, and share of their cells"))
     parts = [_curve(record, name.removeprefix(LOSS), name, color, "smooth") for name, color in _colored(record, LOSS)]
     if _any(parts):
         plots.draw(record.path / "losses.png", parts, "Losses by name", logarithmic=True)
@@ -116,6 +122,8 @@ def _results(record: RunRecord) -> list[tuple[str, str]]:
         ("train_loss", "loss on trained rows, same measure", ".4f"),
         ("gap", "gap (validation - trained)", "+.4f"),
         ("val_accuracy", "validation accuracy", ".2%"),
+        ("val_exact", "held-out puzzles solved", ".2%"),
+        ("val_cells", "cells of held-out puzzles right", ".2%"),
         ("accuracy", "training accuracy, last line", ".2%"),
         ("loss", "training loss, last line", ".4f"),
     ):
@@ -139,7 +147,7 @@ def _recipe(record: RunRecord) -> list[tuple[str, str]]:
             f"{layers} layers ({mixers})" + (f", {calls} calls" if calls != layers else "") + f", {model.dim} wide",
         ),
         ("vocabulary", f"{model.vocab_size:,} tokens"),
-        ("batch", f"{train.batch_size} sequences of {recipe.data.sequence_length} tokens"),
+        ("batch", f"{train.batch_size} sequences of {recipe.data.positions} tokens"),
         ("optimizer", f"{optim.kind}, learning rate {optim.learning_rate:g}, {optim.schedule.kind} schedule"),
         ("seed", str(train.seed)),
         ("precision", train.precision),
@@ -151,7 +159,10 @@ def _recipe(record: RunRecord) -> list[tuple[str, str]]:
 def _data(record: RunRecord) -> list[str]:
     manifest = record.data
     if manifest is None:
-        return [f"The data's manifest is no longer in `{record.recipe.data.cache}`."]
+        data = record.recipe.data
+        if isinstance(data, TextData):
+            return [f"The data's manifest is no longer in `{data.cache}`."]
+        return [table(("", ""), [(name.replace("_", " "), str(value)) for name, value in dump(data).items()])]
     parts = [
         (
             name,

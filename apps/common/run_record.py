@@ -10,6 +10,7 @@ from typing import Any
 
 import tinycore
 from apps.common import files, recipes, strict_yaml
+from apps.common.data_config import TextData
 from apps.common.errors import RunError
 from apps.common.recipe import Recipe
 
@@ -137,6 +138,8 @@ def _data(path: Path, recipe: Recipe, progress: Mapping[str, Any]) -> dict[str, 
     """The manifest of the run's data: its own copy, or the one in the cache with the splits that the run names."""
     if (path / DATA).is_file():
         return files.read_json(path / DATA)
+    if not isinstance(recipe.data, TextData):
+        return None
     wanted = progress.get("dataset")
     for manifest in _readable(sorted(Path(recipe.data.cache).glob("*/manifest.json"))):
         splits = manifest.get("splits", {})

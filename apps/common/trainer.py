@@ -16,7 +16,6 @@ with, in this order, its log line, validation, samples and checkpoint: no checkp
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
 import time
@@ -28,7 +27,6 @@ import torch
 from torch import Tensor, nn
 
 import tinycore
-import tinydata
 from apps.common import checkpoints, random_state, speed
 from apps.common.checkpoints import Progress
 from apps.common.clock import Clock
@@ -39,17 +37,15 @@ from apps.common.optimization import Factors
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
-from apps.common.samples import Sampler
 from apps.common.signals import StopRequest
 from apps.common.tally import Tally
-from apps.common.validation import Validator, to_device
+from apps.common.task import Task
 from tinycore import Decoder, registers
 from tinycore.families import LOSS, Aux, add_aux
+from tinycore.optim import WeightAverage
 
 GRAPHS = 8  # of a layer for one shape: torch's own limit
 NOT_FINITE = "loss or gradient not finite"  # how the message of such a failure begins
-VALIDATION_ORDER = 0  # seed of the order that validation rows are drawn in, whatever the run's own seed
-Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Iterator[tuple[dict[str, tuple[Tensor, Tensor]], bool]]]
 
 
 @dataclass(frozen=True)
@@ -76,37 +72,21 @@ class Trainer:
         model: Decoder,
         optimizer: torch.optim.Optimizer,
         factors: Callable[[int], Factors],
-        objective: Objective,
-        train: tinydata.ShardSet,
-        validation: tinydata.ShardSet,
-        tokenizer: tinydata.Tokenizer,
+        task: Task,
         progress: Progress,
         elapsed: float = 0.0,
         mirror: Mirror | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
-        """`model` lies on the world's device, `recipe.train` has precision and micro_batch resolved; `run` and its
-        `mirror` are given to the main process only. `progress` is where to go on from, after `elapsed` seconds."""
+        """`model` and its `average` lie on the world's device, `recipe.train` has precision and micro_batch resolved; `run`
+        and its `mirror` are given to the main process only. `progress` is where to go on from, after `elapsed` seconds."""
         self.recipe, self.settings, self.world, self.run_directory = recipe, recipe.train, world, run
         self.mirror = mirror
         self.console, self.model, self.optimizer, self.factors = console, model, optimizer, factors
-        self.objective, self.tokenizer, self.progress = objective, tokenizer, progress
-        micro_batch, length = recipe.micro_batch(world.size), recipe.data.sequence_length
+        self.task, self.loader, self.progress, self.average = task, task.loader, progress, average
         self.accumulation = recipe.accumulation(world.size)
-        load = functools.partial(
-            tinydata.Loader,
-            sequence_length=length,
-            batch_size=micro_batch,
-            rank=world.index,
-            world=world.size,
-        )
-        self.loader = load(train, seed=self.settings.seed, labels=recipe.expert_labels())
         if progress.data:
             self.loader.load_state_dict(progress.data)
-        rows = self.settings.validate_rows
-        self.validator = Validator(world, load(validation, seed=VALIDATION_ORDER), rows)
-        # the first rows that were trained on: their distance from the validation rows is what was memorised
-        self.seen = Validator(world, self.loader, rows)
-        self.sampler = Sampler(recipe.sample, tokenizer, self.settings.seed)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.peaks = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         model.recompute(self.settings.recompute)
@@ -117,8 +97,9 @@ class Trainer:
         self.forward.register_forward_hook(self._remember)
         # the first step whose gradient was not finite; kept on the device, so that no step waits to look at it
         self.broken = torch.full((), self.settings.steps, dtype=torch.int64, device=world.device)
-        self.clock = Clock(world, tinycore.count(recipe.model).flops_per_token(length))
+        self.clock = Clock(world, tinycore.count(recipe.model).flops_per_token(recipe.data.positions))
         self.clock.start(progress.tokens, elapsed)
+        self.ended: str | None = None  # why the run ends before its steps do
 
     def _prepared(self, model: Decoder) -> nn.Module:
         """The module that training calls: autocast by Accelerate, layers compiled on request, not wrapped for gradients.
@@ -128,7 +109,7 @@ class Trainer:
         if self.settings.compile:
             if model.config.embed.register_slots:  # rows are as wide as their documents are many
                 config: Any = torch._dynamo.config
-                widths = registers.widths(self.recipe.data.sequence_length)
+                widths = registers.widths(self.recipe.data.positions)
                 config.recompile_limit = max(config.recompile_limit, GRAPHS * widths)
             for layer in model.layers:
                 layer.compile(dynamic=False)
@@ -167,6 +148,10 @@ class Trainer:
                 self.progress.tokens += int(targets)
                 self.progress.data = self.loader.state_dict()
                 saved = self._after_step(norm, shown)
+                if self.ended is not None:
+                    self.console.say(f"step {self.progress.step}: {self.ended}; ending here")
+                    saved = saved or self._save()
+                    break
             if not saved:  # resumed from the last step's checkpoint: nothing was left to do
                 saved = checkpoints.directory_of(self.progress.step)
         return self._outcome("done", saved)
@@ -182,12 +167,12 @@ class Trainer:
                 speed.synchronize(self.world.device)
                 yield time.perf_counter() - start
 
-    def _batches(self) -> Generator[tinydata.Batch]:
+    def _batches(self) -> Generator[Any]:
         yield from self.loader
 
-    def _step(self, window: list[tinydata.Batch], targets: int) -> tuple[Tensor, Tensor]:
+    def _step(self, window: list[Any], targets: int) -> tuple[Tensor, Tensor]:
         """One window: its backward passes and the optimizer steps they ask for. Returns this process's share of the
-        loss, and the last norm of the gradient."""
+        loss, the mean over these steps, and the last norm of the gradient."""
         self.stats.clear()
         factors = self.factors(self.progress.step)
         for group, (rate, decay) in zip(self.optimizer.param_groups, self.peaks, strict=True):
@@ -196,17 +181,29 @@ class Trainer:
         loss = torch.zeros((), device=device)
         norm = torch.zeros((), device=device)
         share = [batch.target_count / max(targets, 1) for batch in window]
-        passes = [self.objective(self.forward, *to_device(batch, device)) for batch in window]
+        passes = [self.task.passes(self.forward, batch) for batch in window]
+        several = self.model.config.depth.passes > 1  # and then not as many in every process
+        taken = 0
         while True:
             reached = [self._backward(each, weight, loss) for each, weight in zip(passes, share, strict=True)]
-            if not any(reached):
-                return loss, norm
+            going = any(reached)
+            if several:
+                going = any(self.world.total(going))
+            if not going:
+                return loss / max(taken, 1), norm
+            taken += 1
             self.world.sum_gradients(self.parameters)
             norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optim.clip)
             now = torch.full_like(self.broken, self.progress.step)
             self.broken = torch.where(norm.isfinite(), self.broken, torch.minimum(self.broken, now))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.average is not None:
+                self.average.update()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model has the weights that it is used with."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def _backward(self, passes: Iterator[Any], weight: float, loss: Tensor) -> bool:
         """Run one micro-batch's objective to its next optimizer step; False when it has no more. Adds to `loss`."""
@@ -257,6 +254,9 @@ class Trainer:
         means = self.tally.means()
         loss, accuracy = (means.pop(name, (0.0, 0.0))[0] for name in ("loss", "correct"))
         self._require_finite(loss)
+        band = self.settings.stop.loss_band
+        if band is not None and band[0] <= loss <= band[1]:
+            self.ended = f"the training loss {loss:.3f} is within {band[0]:g} and {band[1]:g}"
         metrics = {
             "loss": loss,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -280,18 +280,25 @@ class Trainer:
 
     def _validate(self) -> dict[str, Any]:
         self._require_finite()
-        with self.clock.paused("validation"):
-            score, seen = self.validator(self.forward), self.seen(self.forward)
-        metrics = {
-            "val_loss": score.loss,
-            "val_bpb": score.bpb,
-            "val_accuracy": score.accuracy,
-            "train_loss": seen.loss,
-            "gap": score.loss - seen.loss,
-        }
-        self.progress.latest = {"step": self.progress.step, **metrics}
+        with self.clock.paused("validation"), self._averaged():
+            metrics = self.task.validate(self.forward)
+        self.progress.latest = {"step": self.progress.step, **metrics, **self._patience(metrics)}
         self._record(metrics)
         return metrics
+
+    def _patience(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The best of what patience looks at, and how many validations ago it was: kept with the latest, so in checkpoints."""
+        patience = self.settings.stop.patience
+        if patience is None:
+            return {}
+        score = metrics["val_exact"] if "val_exact" in metrics else -metrics["val_loss"]
+        before = self.progress.latest or {}
+        top = before.get("patience_best")
+        better = top is None or score > top
+        waited = 0 if better else before.get("patience_waited", 0) + 1
+        if waited >= patience:
+            self.ended = f"{waited} validations without a better one"
+        return {"patience_best": score if better else top, "patience_waited": waited}
 
     def _record(self, metrics: dict[str, Any], timing: dict[str, Any] | None = None) -> None:
         """Write to the logs and trackers; the main process only."""
@@ -313,8 +320,9 @@ class Trainer:
             self.clock.paused("samples"),
             self.world.accelerator.autocast(),
             torch.compiler.set_stance("force_eager"),  # decoding has a new shape each step
+            self._averaged(),
         ):
-            self.run_directory.append_samples(self.sampler(self.model, self.progress.step))
+            self.run_directory.append_samples(self.task.sample(self.model, self.progress.step))
 
     def _save(self) -> str:
         """Write the checkpoint of this step; the main process writes what all of them hand it."""
@@ -326,8 +334,9 @@ class Trainer:
             self.progress.recent = [json.loads(row) for row in recent]
             latest, best = self.progress.latest, self.progress.best
             scored = latest is not None and latest["step"] == step
-            if latest is not None and scored and (best is None or latest["val_bpb"] < best["val_bpb"]):
-                self.progress.best = {"step": step, "val_bpb": latest["val_bpb"]}
+            by = self.task.best_by
+            if latest is not None and scored and (best is None or latest[by] < best[by]):
+                self.progress.best = {"step": step, by: latest[by]}
             self.world.on_main(lambda: self._write(states))
         return checkpoints.directory_of(step)
 
@@ -338,7 +347,9 @@ class Trainer:
         step, best = self.progress.step, self.progress.best
         path = run.checkpoints / checkpoints.directory_of(step)
         if not path.exists():  # a stop right after resuming stands on what is saved already
-            checkpoints.save(run, replace(self.progress), self.model, self.optimizer, self.tokenizer, states)
+            checkpoints.save(
+                run, replace(self.progress), self.model, self.optimizer, states, self.task.save, self.average
+            )
         best_name = checkpoints.directory_of(best["step"]) if best else None
         if best_name and (run.checkpoints / best_name).exists():
             run.point("best", run.checkpoints / best_name)

@@ -10,7 +10,9 @@ byte do not depend on the tokenizer: they are the number by which runs are compa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -29,10 +31,16 @@ class Score:
     targets: int
 
 
+class Rows(Protocol):
+    """A loader whose first rows can be had again and again."""
+
+    def epoch_batches(self, rows: int | None = None) -> Iterator[tinydata.Batch]: ...
+
+
 class Validator:
     """Scores a model on the first `rows` rows of the loader's first epoch; all processes share the work."""
 
-    def __init__(self, world: World, loader: tinydata.Loader, rows: int) -> None:
+    def __init__(self, world: World, loader: Rows, rows: int) -> None:
         self.world, self.loader, self.rows = world, loader, rows
 
     @torch.no_grad()

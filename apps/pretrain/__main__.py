@@ -15,7 +15,11 @@ MODULE = "apps.pretrain"
 
 def run() -> int:
     """Do what the command line asks; the exit status."""
-    request = command_line.parse("pretrain", sys.argv[1:])
+    return carry_out(command_line.parse("pretrain", sys.argv[1:]), MODULE, sys.argv[1:])
+
+
+def carry_out(request: command_line.Request, module: str, arguments: list[str]) -> int:
+    """Train what `request` asks for, in this process or in several that run `module` with the same arguments."""
     console = Console(json=request.json, main_process=os.environ.get("RANK", "0") == "0")
     if request.dry_run:
         return dry_run.show(request, console)
@@ -24,7 +28,7 @@ def run() -> int:
         processes.device_type(request.device, request.processes)
         if request.resume is None:
             request.recipe.micro_batch(request.processes)
-        return launcher.launch(MODULE, sys.argv[1:], request.processes)
+        return launcher.launch(module, arguments, request.processes)
     try:
         return session.pretrain(request, console)
     except TrainingFailed as error:

@@ -7,30 +7,25 @@ with the same number would have been. All processes come to the same figures: th
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import tinycore
-from apps.common import horizon, optimization, random_state, recipes, speed
+from apps.common import horizon, optimization, random_state, recipes, speed, tasks
 from apps.common.command_line import Request
 from apps.common.console import Console, duration, short
-from apps.common.data import Prepared
 from apps.common.dial import Derived
 from apps.common.horizon import Pace
 from apps.common.processes import World
 from apps.common.recipe import Recipe
-from apps.common.samples import Sampler
+from apps.common.tasks import Prepared
 from apps.common.trainer import Trainer
-from apps.common.validation import Validator
 from apps.pretrain.start import no_progress
 
 FEWEST, MOST = 3, 20  # timed steps
 SHARE, LONGEST = 0.02, 10.0  # of the run's time, and seconds, that steps are timed for after the fewest
-SCORED = 3  # batches that validation is timed with
-SAMPLED = 4  # tokens that a sample is timed with
 
 
 def fit_minutes(
@@ -56,14 +51,14 @@ def fit_minutes(
     steps = fitting(recipe, pace)
     derived: tuple[Derived, ...] = ()
     if request.dial is not None:
-        tokens = steps * recipe.train.batch_size * recipe.data.sequence_length
+        tokens = steps * recipe.train.batch_size * recipe.data.positions
         mapping, derived = request.dial.turn(tokens)
         turned = _turned(recipe, recipes.from_dict(mapping), world)
         if turned.micro_batch(world.size) != recipe.micro_batch(world.size):
             pace = measure(turned, prepared, world, longest)
         recipe = turned
         steps = fitting(recipe, pace)
-    micro_tokens = recipe.micro_batch(world.size) * world.size * recipe.data.sequence_length
+    micro_tokens = recipe.micro_batch(world.size) * world.size * recipe.data.positions
     rate = micro_tokens / pace.micro_batch
     rule = f"what ends {request.minutes:g} minutes after the start at {short(rate)} tokens/s, measured here"
     recipe, fitted = horizon.with_steps(recipe, steps, rule, request.overrides)
@@ -102,10 +97,7 @@ def _measured(recipe: Recipe, prepared: Prepared, world: World, longest: float) 
         model=model,
         optimizer=optimization.optimizer(recipe.optim, model),
         factors=optimization.factors(recipe.optim, recipe.train.steps),
-        objective=tinycore.objectives.next_token,
-        train=prepared.train,
-        validation=prepared.validation,
-        tokenizer=prepared.tokenizer,
+        task=tasks.task(recipe, prepared, world),
         progress=no_progress(recipe, prepared, world, []),
     )
     steps = trainer.rehearse()
@@ -116,25 +108,11 @@ def _measured(recipe: Recipe, prepared: Prepared, world: World, longest: float) 
     steps.close()
     typical = statistics.median(times)
 
-    at_once = recipe.train.batch_size
-    scored = [min(recipe.train.validate_rows, loader.rows) for loader in (trainer.validator.loader, trainer.loader)]
-    few = Validator(world, trainer.validator.loader, SCORED * at_once)
-    few(trainer.forward)  # the first time, memory is found
-    batch = _mean(world, _seconds(world, lambda: few(trainer.forward))) / min(
-        SCORED, math.ceil(trainer.validator.loader.rows / at_once)
-    )
-
-    samples = 0.0
-    if world.is_main:
-        tokens = min(SAMPLED, recipe.sample.max_new_tokens)
-        sampler = Sampler(replace(recipe.sample, max_new_tokens=tokens), prepared.tokenizer, recipe.train.seed)
-        with world.accelerator.autocast():
-            samples = _seconds(world, lambda: sampler(model, 0)) * recipe.sample.max_new_tokens / tokens
-    (samples,) = world.total(samples)
+    validation, samples = trainer.task.seconds(trainer.forward, lambda work: _mean(world, _seconds(world, work)))
     return Pace(
         micro_batch=typical,
         start=max(0.0, first - typical),
-        validation=batch * sum(math.ceil(rows / at_once) for rows in scored),
+        validation=validation,
         samples=samples,
     )
 

@@ -11,12 +11,12 @@ from apps.common import checkpoints, compare, mirror, run_directory
 from apps.common.checkpoints import Progress
 from apps.common.command_line import Request
 from apps.common.console import Console
-from apps.common.data import Prepared
 from apps.common.errors import RunError
 from apps.common.mirror import Mirror
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
+from apps.common.tasks import Prepared
 from apps.pretrain.start import Start, first_model, no_progress
 
 
@@ -120,4 +120,4 @@ def _compared(progress: Progress) -> dict[str, Any]:
 def _order(progress: Progress) -> list[Any]:
     """What the position in the data is a position in."""
     recipe = progress.recipe
-    return [progress.dataset["train"], recipe["data"]["sequence_length"], recipe["train"]["seed"]]
+    return [progress.dataset["train"], recipe["data"].get("sequence_length"), recipe["train"]["seed"]]

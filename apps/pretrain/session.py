@@ -24,16 +24,17 @@ from apps.common import (
     random_state,
     recipes,
     run_directory,
+    tasks,
 )
 from apps.common.command_line import Request
 from apps.common.console import Console
-from apps.common.data import Prepared, prepare
 from apps.common.errors import RunError
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
 from apps.common.run_record import checkpoint_of
 from apps.common.signals import StopRequest
+from apps.common.tasks import Prepared, prepare
 from apps.common.trainer import Outcome, Trainer
 from apps.pretrain.pace import fit_minutes
 from apps.pretrain.resume import resume
@@ -57,6 +58,10 @@ def pretrain(request: Request, console: Console) -> int:
         if world.size > 1:
             world.on_main(lambda: prepare(recipe, console).key)  # the others find it prepared
         prepared = prepare(recipe, console)
+        if recipe.train.epochs is not None and request.minutes is None:
+            rows = tasks.task(recipe, prepared, world).loader.rows
+            recipe, counted = horizon.with_epochs(recipe, rows, request.overrides)
+            derived = horizon.updated(derived, counted)
         if request.minutes is not None:
             recipe, fitted = fit_minutes(recipe, request, prepared, world, console, began)
             derived = horizon.updated(derived, fitted)
@@ -116,6 +121,9 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
     if start.checkpoint is not None:
         _, scalars = checkpoints.read_progress(start.checkpoint)
         checkpoints.load_optimizer(start.checkpoint, scalars, model, optimizer)
+    average = None if recipe.train.ema is None else tinycore.optim.WeightAverage(model, recipe.train.ema)
+    if average is not None and start.checkpoint is not None:
+        checkpoints.load_average(start.checkpoint, average)
     parameters = tinycore.count(recipe.model).parameters
     console.say(
         f"{parameters:,} parameters on {world.size} process{'es' if world.size > 1 else ''} "
@@ -132,16 +140,14 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         model=model,
         optimizer=optimizer,
         factors=optimization.factors(recipe.optim, recipe.train.steps),
-        objective=tinycore.objectives.next_token,
-        train=prepared.train,
-        validation=prepared.validation,
-        tokenizer=prepared.tokenizer,
+        task=tasks.task(recipe, prepared, world),
         progress=start.progress,
         elapsed=_elapsed(start.run),
         mirror=start.mirror,
+        average=average,
     )
     _seed(recipe, start, world)
-    facts = {"parameters": parameters, "processes": world.size, "data": prepared.manifest["sha256"]}
+    facts = {"parameters": parameters, "processes": world.size, "data": prepared.content}
     try:
         if start.run is not None:
             start.run.write_status("running", start.progress.step, start.progress.lineage, **facts)
@@ -164,7 +170,7 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         console.say(f"stopped ({stop.received or 'by another process'}) and saved at step {outcome.progress.step}")
         console.say(f"next: {run_directory.RESUME.format(start.path)}")
     else:
-        console.say(f"next: uv run apps/chat {start.path}")
+        console.say(f"next: {recipe.data.next_command.format(start.path)}")
     latest = outcome.progress.latest
     console.result(
         {
@@ -172,7 +178,7 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
             "processes": world.size,
             "steps": outcome.progress.step,
             "tokens": outcome.progress.tokens,
-            "val_bpb": latest["val_bpb"] if latest else None,
+            **{name: value for name, value in (latest or {"val_bpb": None}).items() if name.startswith("val_")},
             "tokens_per_second": outcome.tokens_per_second,
             "seconds": outcome.seconds,
             "checkpoint": str(start.path / "checkpoints" / outcome.checkpoint),

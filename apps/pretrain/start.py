@@ -9,16 +9,18 @@ from typing import Any
 import torch
 
 import tinycore
+import tinydata
 from apps.common import checkpoints, compare, mirror, recipes, run_directory
 from apps.common.checkpoints import Progress
 from apps.common.command_line import Request
 from apps.common.console import Console
-from apps.common.data import Prepared
+from apps.common.data_config import TextData, TokenizerFile, TrainedTokenizer
 from apps.common.errors import RunError
 from apps.common.mirror import Mirror
 from apps.common.processes import World
-from apps.common.recipe import Recipe, TokenizerFile, TrainedTokenizer
+from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
+from apps.common.tasks import Prepared
 from tinycore import Decoder
 
 
@@ -69,7 +71,7 @@ def first_model(recipe: Recipe, prepared: Prepared, lineage: list[dict[str, Any]
     """The model of step 0: that of the checkpoint the lineage begins with, or the one of the recipe's seed."""
     if lineage and lineage[0].get("event") == "init-from":
         origin = Path(lineage[0]["checkpoint"])
-        model = tinycore.load(origin)
+        model = checkpoints.load_model(origin)
         _require_same_model(origin, model, recipe, prepared)
         return model
     torch.manual_seed(recipe.train.seed)
@@ -86,8 +88,8 @@ def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[
         latest=None,
         recipe=recipes.to_dict(recipe),
         environment=compare.environment(world.device, world.size),
-        dataset={"train": prepared.train.content_key, "validation": prepared.validation.content_key},
-        tokenizer=prepared.tokenizer.hash,
+        dataset=prepared.dataset,
+        tokenizer=prepared.codes,
         lineage=lineage,
     )
 
@@ -95,6 +97,8 @@ def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[
 def with_tokenizer_of(origin: Path, recipe: Recipe, console: Console) -> Recipe:
     """Weights know ids, not words: a recipe that would train a tokenizer, or names one that has moved, takes that of
     the weights."""
+    if not isinstance(recipe.data, TextData):
+        return recipe
     file, wanted = origin / "tokenizer.json", recipe.data.tokenizer
     gone = isinstance(wanted, TokenizerFile) and not Path(wanted.path).exists()
     if not (gone or isinstance(wanted, TrainedTokenizer)) or not file.is_file():
@@ -113,7 +117,7 @@ def _require_same_model(origin: Path, model: Decoder, recipe: Recipe, prepared: 
             "give the recipe.yaml of their run to --recipe"
         )
     saved = origin / "tokenizer.json"
-    if saved.is_file() and type(prepared.tokenizer).load(saved).hash != prepared.tokenizer.hash:
+    if saved.is_file() and tinydata.Tokenizer.load(saved).hash != prepared.codes:
         raise RunError(f"{origin}: was trained with another tokenizer; give --data.tokenizer.kind file and {saved}")
 
 

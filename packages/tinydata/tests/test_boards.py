@@ -138,6 +138,22 @@ def test_an_epoch_has_every_puzzle_once_and_scoring_sees_them_as_they_are() -> N
     assert sum(batch.target_count for batch in scored) == 5 * 16
 
 
+@pytest.mark.parametrize(
+    "boards",
+    [sudokus(6), mazes(), mazes(7, 7), ArcBoards([arc_task()], side=4)],
+    ids=["sudoku", "maze", "square", "arc"],
+)
+def test_answers_to_copies_come_back(boards: Boards) -> None:
+    """The copy's answer, restored, is the puzzle's; the same chance gives the same copy."""
+    for index, draw in itertools.product(range(len(boards)), range(8)):
+        inputs, restore = boards.disguised(index, Chance(str(draw), 3))
+        copied, answers = boards.row(index, Chance(str(draw), 3))
+        assert inputs.tolist() == copied.tolist()
+        asked = boards.row(index)[1][boards.slots :]
+        restored = restore(np.where(answers < 0, 0, answers)[boards.slots :])
+        assert (restored[asked >= 0] == asked[asked >= 0]).all()
+
+
 def test_sizes_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(PuzzleError, match="puzzles of one size"):
         SudokuBoards([next(sudoku(4)), next(sudoku(6))])

@@ -5,9 +5,10 @@ from tinydata.answer_targets import answer_targets
 from tinydata.batch import Batch, PuzzleBatch
 from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
-from tinydata.gsm8k import Gsm8k, WordProblem
+from tinydata.gsm8k import Gsm8k, WordProblem, final_answer
 from tinydata.loader import Loader, LoaderError
 from tinydata.packing import pack
+from tinydata.problem_loader import EncodedProblem, ProblemLoader, encode_problems
 from tinydata.shards import ShardError, ShardSet
 from tinydata.tokenizer import Tokenizer, TokenizerError
 from tinydata.tokenizer_training import train_tokenizer
@@ -16,9 +17,11 @@ __all__ = [
     "Batch",
     "Conventions",
     "Document",
+    "EncodedProblem",
     "Gsm8k",
     "Loader",
     "LoaderError",
+    "ProblemLoader",
     "PuzzleBatch",
     "ShardError",
     "ShardSet",
@@ -28,6 +31,8 @@ __all__ = [
     "TokenizerError",
     "WordProblem",
     "answer_targets",
+    "encode_problems",
+    "final_answer",
     "pack",
     "puzzles",
     "sources",

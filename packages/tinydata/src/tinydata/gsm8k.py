@@ -15,10 +15,12 @@ The file is the user's: lines that are no such problem are skipped and counted b
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -90,41 +92,78 @@ class WordProblem:
 
 
 class Gsm8k:
-    """The problems of a JSONL file, in its order, as often as they are asked for.
+    """The problems of a JSONL file or of a dataset on the hub, in their order, as often as they are asked for.
 
     `skipped` counts by reason the lines that the latest iteration left out, `verdicts` the annotations of those it kept.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Raises SourceError if there is no such file."""
-        self.path = Path(path)
+        self.name = str(path)
         self.skipped: dict[str, int] = {}
         self.verdicts: dict[str, int] = {}
-        if not self.path.is_file():
+        self._lines: Callable[[], Iterator[bytes | Skipped]] = partial(_file_lines, Path(path))
+        if not Path(path).is_file():
             raise SourceError(f"{path}: no such file")
 
+    @classmethod
+    def from_hub(cls, name: str = "openai/gsm8k", config: str | None = "main", split: str = "train") -> Gsm8k:
+        """A dataset with columns `question` and `answer`, by the `datasets` library; its own code is never run."""
+        found = cls.__new__(cls)
+        found.name, found.skipped, found.verdicts = name, {}, {}
+        found._lines = partial(_hub_lines, name, config, split)
+        return found
+
     def problems(self) -> Iterator[WordProblem]:
-        """Raises SourceError if the file cannot be read, and at the end if no line was a problem."""
+        """Raises SourceError if the problems cannot be read, and at the end if there was none."""
         self.skipped, self.verdicts = {}, {}
         usable = 0
-        try:
-            with self.path.open("rb") as handle:
-                for line in lines(handle, MAX_LINE_BYTES, LONG_LINE):
-                    if not isinstance(line, Skipped) and line.isspace():
-                        continue
-                    problem = line if isinstance(line, Skipped) else _problem(line)
-                    if isinstance(problem, Skipped):
-                        self.skipped[problem.reason] = self.skipped.get(problem.reason, 0) + 1
-                        continue
-                    for annotation in problem.annotations:
-                        self.verdicts[annotation.verdict] = self.verdicts.get(annotation.verdict, 0) + 1
-                    usable += 1
-                    yield problem
-        except OSError as error:
-            raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
+        for line in self._lines():
+            if not isinstance(line, Skipped) and line.isspace():
+                continue
+            problem = line if isinstance(line, Skipped) else _problem(line)
+            if isinstance(problem, Skipped):
+                self.skipped[problem.reason] = self.skipped.get(problem.reason, 0) + 1
+                continue
+            for annotation in problem.annotations:
+                self.verdicts[annotation.verdict] = self.verdicts.get(annotation.verdict, 0) + 1
+            usable += 1
+            yield problem
         if not usable:
             counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(self.skipped.items()))
-            raise SourceError(f"{self.path}: no problem in it ({counts or 'no lines at all'})")
+            raise SourceError(f"{self.name}: no problem in it ({counts or 'no lines at all'})")
+
+
+def final_answer(text: str) -> str | None:
+    """The number behind the last `####` of a worked answer, such as 1234, -5 or 0.5; None where there is none."""
+    _, mark, final = text.rpartition("####")
+    return _number(final) if mark else None
+
+
+def _file_lines(path: Path) -> Iterator[bytes | Skipped]:
+    try:
+        with path.open("rb") as handle:
+            yield from lines(handle, MAX_LINE_BYTES, LONG_LINE)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _hub_lines(name: str, config: str | None, split: str) -> Iterator[bytes | Skipped]:
+    import datasets  # two seconds, which only those pay who use it
+
+    try:
+        for row in datasets.load_dataset(name, config, split=split, streaming=True):
+            yield json.dumps({key: row.get(key) for key in ("question", "answer")}).encode()
+    except Exception as error:  # the library passes on whatever its builders and its HTTP client raise
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(f"dataset {name}: cannot be read ({reason}); name a file of such problems instead") from error
+
+
+def _number(text: str) -> str | None:
+    number = _ANSWER.fullmatch(text.strip())
+    if number is None or (number[1] and number[2]):
+        return None
+    return number[1] + number[2] + number[3].replace(",", "") + (number[4] or "")
 
 
 def _problem(line: bytes) -> WordProblem | Skipped:
@@ -139,8 +178,8 @@ def _problem(line: bytes) -> WordProblem | Skipped:
     if isinstance(worked, Skipped):
         return worked
     reasoning, _, final = worked.rpartition("####")
-    number = _ANSWER.fullmatch(final.strip())
-    if number is None or (number[1] and number[2]):
+    answer = _number(final)
+    if answer is None:
         return NO_ANSWER
     plain = question + _ANNOTATION.sub("", reasoning)
     if "<<" in plain or ">>" in plain:
@@ -148,7 +187,6 @@ def _problem(line: bytes) -> WordProblem | Skipped:
     # Calls are written with tags: the same characters in a stranger's text would pass for them.
     if any(token in question or token in worked for token in SPECIAL_TOKENS):
         return SPECIAL_TOKEN
-    answer = number[1] + number[2] + number[3].replace(",", "") + (number[4] or "")
     return WordProblem(question.strip(), reasoning.strip(), answer)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from tinydata.batch import NOTHING_ASKED
 from tinydata.puzzles.arc import COLOURS, MAX_SIDE, ArcPair, ArcTask
 from tinydata.puzzles.arc_augmentation import ArcAugmentation
-from tinydata.puzzles.boards import Boards
+from tinydata.puzzles.boards import Boards, Restore
 from tinydata.puzzles.dihedral import TURNS
 from tinydata.puzzles.stream import PuzzleError
 from tinydata.synthetic.chance import Chance
@@ -77,6 +77,18 @@ class ArcBoards(Boards):
         given, asked = self.row(index, chance)
         shape = (self.side, self.side)
         return given[SLOTS:].reshape(shape), asked[SLOTS:].reshape(shape)
+
+    def disguised(self, index: int, chance: Chance) -> tuple[np.ndarray, Restore]:
+        """See `Boards`; cells that draw no grid come back as nothing but outside."""
+        augmentation = _drawn(chance)
+        inputs, _ = self.dressed(index, augmentation)
+
+        def restore(cells: np.ndarray) -> np.ndarray:
+            grid = self.grid(cells)
+            empty = np.zeros(self.side**2, dtype=np.int64)
+            return empty if grid is None else self._canvas(augmentation.inverse(grid))
+
+        return inputs, restore
 
     def dressed(self, index: int, augmentation: ArcAugmentation) -> tuple[np.ndarray, np.ndarray]:
         """The row under a chosen augmentation, for a vote over several."""

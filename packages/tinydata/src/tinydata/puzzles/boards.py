@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from tinydata.batch import NOTHING_ASKED
-from tinydata.puzzles.dihedral import TURNS, turned
+from tinydata.puzzles.dihedral import TURNS, turned, undoing
 from tinydata.puzzles.maze import OPEN, PATH, Maze
 from tinydata.puzzles.stream import PuzzleError
 from tinydata.puzzles.sudoku import Sudoku
@@ -28,6 +28,7 @@ from tinydata.puzzles.sudoku_symmetry import random_symmetry
 from tinydata.synthetic.chance import Chance
 
 Item = TypeVar("Item")
+Restore = Callable[[np.ndarray], np.ndarray]
 Row = tuple[np.ndarray, np.ndarray]  # inputs, answers: (T,) int64
 
 
@@ -45,6 +46,10 @@ class Boards(ABC):
     @abstractmethod
     def grids(self, index: int, chance: Chance | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Codes given and asked (H, W), -100 where nothing is; with `chance` of a random copy."""
+
+    @abstractmethod
+    def disguised(self, index: int, chance: Chance) -> tuple[np.ndarray, Restore]:
+        """The inputs (T,) of a random copy, and what brings its predicted cells (H * W,) back to those of the puzzle."""
 
     @abstractmethod
     def show(self, codes: np.ndarray) -> str:
@@ -85,6 +90,21 @@ class SudokuBoards(Boards):
             puzzle = puzzle.transformed(random_symmetry(puzzle.shape, chance))
         return puzzle.clues.astype(np.int64) + 1, puzzle.solution.astype(np.int64) + 1
 
+    def disguised(self, index: int, chance: Chance) -> tuple[np.ndarray, Restore]:
+        """See `Boards`."""
+        puzzle = self.puzzles[index]
+        symmetry = random_symmetry(puzzle.shape, chance)
+        clues = symmetry(puzzle.clues).astype(np.int64) + 1
+        codes = np.arange(self.vocabulary)
+        codes[np.concatenate([[1], symmetry.digits[1:].astype(np.int64) + 1])] = np.arange(1, self.vocabulary)
+
+        def restore(cells: np.ndarray) -> np.ndarray:
+            turned = np.empty((self.side, self.side), dtype=np.int64)
+            turned[np.ix_(symmetry.rows, symmetry.columns)] = codes[cells].reshape(turned.shape)
+            return (turned.T if symmetry.transpose else turned).ravel()
+
+        return np.concatenate([np.zeros(self.slots, dtype=np.int64), clues.ravel()]), restore
+
     def show(self, codes: np.ndarray) -> str:
         """`1 . 3 4`, a line a row; what is no digit is a dot."""
         digits = [str(code - 1) if 1 < code < self.vocabulary else "." for code in codes.tolist()]
@@ -110,9 +130,25 @@ class MazeBoards(Boards):
         """See `Boards`; a maze that is not square is turned by half circles and flipped only."""
         puzzle = self.puzzles[index]
         if chance is not None:
-            fitting = [turn for turn in TURNS if turned(puzzle.walls, turn).shape == self.shape]
-            puzzle = puzzle.transformed(chance.choose(fitting))
+            puzzle = puzzle.transformed(self._turn(chance))
         return puzzle.inputs.astype(np.int64), puzzle.answer.astype(np.int64)
+
+    def disguised(self, index: int, chance: Chance) -> tuple[np.ndarray, Restore]:
+        """See `Boards`."""
+        turn = self._turn(chance)
+        inputs = self.puzzles[index].transformed(turn).inputs.astype(np.int64)
+
+        def restore(cells: np.ndarray) -> np.ndarray:
+            return turned(cells.reshape(self.shape), undoing(turn)).ravel()
+
+        return np.concatenate([np.zeros(self.slots, dtype=np.int64), inputs.ravel()]), restore
+
+    def _turn(self, chance: Chance) -> int:
+        """A turn or flip that keeps the shape."""
+        square = self.shape[0] == self.shape[1]
+        return chance.choose(
+            [turn for turn in TURNS if square or turned(np.empty(self.shape), turn).shape == self.shape]
+        )
 
     def show(self, codes: np.ndarray) -> str:
         """Walls `#`, path `o`, start `S`, goal `G`."""

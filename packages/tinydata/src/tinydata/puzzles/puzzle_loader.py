@@ -34,7 +34,7 @@ class PuzzleLoader:
         if batch_size < 1 or world < 1 or not 0 <= rank < world or prefetch < 0:
             raise ValueError(f"batch_size {batch_size}, rank {rank}, world {world}, prefetch {prefetch}: out of range")
         self.boards, self.seed, self.copies = boards, seed, copies
-        self._batch_size, self._rank, self._world, self._prefetch = batch_size, rank, world, prefetch
+        self.batch_size, self._rank, self._world, self._prefetch = batch_size, rank, world, prefetch
         self._position = 0  # samples handed out by all ranks together
         self._dataset = int(boards.content_key[:12], 16)
 
@@ -65,9 +65,9 @@ class PuzzleLoader:
 
         def make(position: int) -> Iterator[tuple[PuzzleBatch, int]]:
             while True:
-                first = position + self._rank * self._batch_size
-                position += self._batch_size * self._world
-                yield self._assemble(range(first, first + self._batch_size)), position
+                first = position + self._rank * self.batch_size
+                position += self.batch_size * self._world
+                yield self._assemble(range(first, first + self.batch_size)), position
 
         for batch, position in prefetched(make(self._position), self._prefetch):
             self._position = position
@@ -78,8 +78,8 @@ class PuzzleLoader:
         and a rank may have fewer of them."""
         total = self.rows if rows is None else min(rows, self.rows)
         mine = range(total)[self._rank :: self._world]
-        for first in range(0, len(mine), self._batch_size):
-            chosen = mine[first : first + self._batch_size]
+        for first in range(0, len(mine), self.batch_size):
+            chosen = mine[first : first + self.batch_size]
             yield _batch(*rows_of(self.boards, chosen, [None] * len(chosen)))
 
     def _assemble(self, samples: range) -> PuzzleBatch:

@@ -1,0 +1,287 @@
+"""What a recipe may learn from, as values: sources of text and their tokenizer, and puzzles.
+
+Each field says in its `help` metadata what `--help` prints; each class checks its own fields and raises `ConfigError`
+with the key in front, to which the loader adds the path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from apps.common.config_fields import described, not_negative, positive, share
+from tinycore.config import ConfigError, Family
+
+
+class SourceConfig(Family):
+    """Where documents come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedSource(SourceConfig, kind="embedded"):
+    """The corpus that needs no network: this Python's own sources and prose, and synthetic text of ours."""
+
+    parts: tuple[str, ...] = described("which parts, in this order", ("code", "prose", "stories", "arithmetic"))
+    documents: int = described("documents of each synthetic part", 20_000)
+    seed: int = described("of the synthetic documents", 0)
+
+    def __post_init__(self) -> None:
+        positive(self, "documents")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesSource(SourceConfig, kind="files"):
+    """Local text: .txt, .md, .jsonl(.gz), .parquet, a folder or a glob."""
+
+    path: str = described("file, folder or glob")
+    column: str = described("field that holds the text (jsonl, parquet)", "text")
+    separator: str | None = described("line that separates the documents of a text file; null: a file is one", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource(SourceConfig, kind="hub"):
+    """A Hugging Face dataset, streamed."""
+
+    name: str = described("dataset, as owner/name")
+    config: str | None = described("configuration (subset) of the dataset", None)
+    split: str = described("split to read", "train")
+    column: str = described("column that holds the text", "text")
+    data_files: str | None = described("files of the dataset to read; null: all of the split", None)
+    revision: str | None = described("branch, tag or commit; a commit makes the run repeatable", None)
+    documents: int | None = described("read at most this many documents; null: all", None)
+
+    def __post_init__(self) -> None:
+        positive(self, "documents")
+
+
+class TokenizerConfig(Family):
+    """What a token is."""
+
+    default: ClassVar[str | None] = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedTokenizer(TokenizerConfig, kind="train"):
+    """Byte-level BPE trained on the training split."""
+
+    vocab_size: int = described("tokens, special ones included", 4096)
+
+    def __post_init__(self) -> None:
+        if not 300 <= self.vocab_size <= 2**20:
+            raise ConfigError(
+                f"vocab_size: {self.vocab_size} is not between 300 (256 bytes and the specials) and {2**20}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFile(TokenizerConfig, kind="file"):
+    """A tokenizer.json, or a folder that holds one."""
+
+    path: str = described("tokenizer.json or its folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubTokenizer(TokenizerConfig, kind="hub"):
+    """The tokenizer of a Hugging Face model."""
+
+    name: str = described("model, as owner/name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Family):
+    """What is learned from."""
+
+    default: ClassVar[str | None] = "text"
+
+    @property
+    def positions(self) -> int:
+        """Positions of a row."""
+        raise NotImplementedError
+
+    @property
+    def next_command(self) -> str:
+        """What to do with a finished run, which stands for {}."""
+        return "uv run apps/chat {}"
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a row is answered in place, by a model that sees all of it."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextData(DataConfig, kind="text"):
+    """Documents, packed into rows."""
+
+    sources: tuple[SourceConfig, ...] = field(
+        default_factory=lambda: (EmbeddedSource(),), metadata={"help": "read one after another"}
+    )
+    tokenizer: TokenizerConfig = field(default_factory=TrainedTokenizer, metadata={"help": "what a token is"})
+    sequence_length: int = described("tokens a row", 256)
+    validation: float = described("share of the documents, chosen by hash of the text", 0.01)
+    test: float = described("share of the documents, never trained on nor looked at in training", 0.01)
+    experts: dict[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={"help": "names of sources whose tokens a cognitive expert of the model is told to be for, by expert"},
+    )
+    cache: str = described("folder of prepared data, one subfolder for each content", "data")
+
+    @property
+    def positions(self) -> int:
+        return self.sequence_length
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigError("sources: needs at least one source")
+        told = [source for sources in self.experts.values() for source in sources]
+        twice = next((source for source in told if told.count(source) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"experts: source '{twice}' is given to an expert twice")
+        if self.sequence_length < 2:
+            raise ConfigError(f"sequence_length: {self.sequence_length} leaves no token to predict; use at least 2")
+        share(self, "validation", "test")
+        if self.validation <= 0 or self.validation + self.test > 0.9:
+            raise ConfigError("validation: needs more than 0, and at most 0.9 together with test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemData(DataConfig, kind="problems"):
+    """Word problems with worked answers, as GSM8K writes them; only the answer is learned."""
+
+    path: str | None = described('JSONL with "question" and "answer" a line; null: the dataset on the hub', None)
+    name: str = described("dataset on the hub, as owner/name", "openai/gsm8k")
+    config: str | None = described("its configuration", "main")
+    annotations: Literal["strip", "calls"] = described("calculator annotations: left out, or calls of a tool", "strip")
+    tokenizer: TokenizerConfig = field(
+        default_factory=lambda: TrainedTokenizer(vocab_size=1024), metadata={"help": "what a token is"}
+    )
+    sequence_length: int = described("tokens a row; longer problems are left out, and counted", 256)
+    validation: float = described("share of the problems, chosen by hash of the question", 0.05)
+    exact: int = described("held-out problems that are answered at each validation, to count exact matches", 64)
+    answer_tokens: int = described("longest answer that is written then", 200)
+
+    @property
+    def positions(self) -> int:
+        return self.sequence_length
+
+    def __post_init__(self) -> None:
+        positive(self, "sequence_length", "answer_tokens")
+        not_negative(self, "exact")
+        if not 0 < self.validation <= 0.5:
+            raise ConfigError(f"validation: {self.validation} is not above 0 and at most .5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PuzzleData:
+    """What the kinds of puzzles share."""
+
+    copies: bool = described("train on random symmetric copies, a new one each time", True)
+    slots: int = described("positions in front of a puzzle that hold no cell", 16)
+
+    def __post_init__(self) -> None:
+        not_negative(self, "slots")
+
+    @property
+    def in_place(self) -> bool:
+        return True
+
+    @property
+    def next_command(self) -> str:
+        return "uv run apps/puzzle show {}"
+
+    @property
+    def cells(self) -> int:
+        """Cells of one puzzle."""
+        raise NotImplementedError
+
+    @property
+    def positions(self) -> int:
+        return self.slots + self.cells
+
+    @property
+    def vocabulary(self) -> int:
+        """Codes that a cell may have."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedPuzzles(PuzzleData):
+    """What puzzles that are made have in common."""
+
+    puzzles: int = described("different puzzles that are trained on", 1000)
+    held_out: int = described("puzzles of the validation side, made to be scored, and as many of the test side", 512)
+    seed: int = described("of the puzzles", 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "puzzles", "held_out")
+        not_negative(self, "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SudokuData(GeneratedPuzzles, DataConfig, kind="sudoku"):
+    """Sudokus with one solution, split by the solution's canonical form (4x4 has no validation side: its test side serves)."""
+
+    side: Literal[4, 6, 9] = described("cells of a row, a column and a box", 9)
+    clues: int | None = described(
+        "stop taking clues away when so many are left; null: take all that can be spared", None
+    )
+    min_guesses: int = described("least number of guesses that an exact solver needs", 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_negative(self, "min_guesses")
+
+    @property
+    def cells(self) -> int:
+        return self.side**2
+
+    @property
+    def vocabulary(self) -> int:
+        return self.side + 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class MazeData(GeneratedPuzzles, DataConfig, kind="maze"):
+    """Mazes whose one shortest path is to be marked."""
+
+    side: int = described("cells of a row and of a column", 30)
+    loops: float = described("probability that a wall between two rooms is opened", 0.0)
+    min_length: int = described("fewest steps from start to goal", 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "side", "min_length")
+        share(self, "loops")
+
+    @property
+    def cells(self) -> int:
+        return self.side**2
+
+    @property
+    def vocabulary(self) -> int:
+        return 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArcData(PuzzleData, DataConfig, kind="arc"):
+    """ARC-AGI tasks from files: demonstrations are trained on, tests are scored (their names fill the slots)."""
+
+    path: str = described("file with tasks, or folder of them")
+    solutions: str | None = described("file with the outputs of the tests; null: they are in the tasks", None)
+    side: int = described("cells of a row and of a column of the canvas", 30)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.side <= 30:
+            raise ConfigError(f"side: {self.side} is not between 1 and 30")
+        if self.slots != 16:
+            raise ConfigError(f"slots: {self.slots}, but the name of a task takes 16")
+
+    @property
+    def cells(self) -> int:
+        return self.side**2
+
+    @property
+    def vocabulary(self) -> int:
+        return 12

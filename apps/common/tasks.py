@@ -1,0 +1,33 @@
+"""From a recipe to its task: the data made ready, and one process's part in learning it."""
+
+from __future__ import annotations
+
+from apps.common import data, problems, puzzles
+from apps.common.console import Console
+from apps.common.data_config import ProblemData, PuzzleData
+from apps.common.language_task import LanguageTask
+from apps.common.problem_task import ProblemTask
+from apps.common.processes import World
+from apps.common.puzzle_task import PuzzleTask
+from apps.common.recipe import Recipe
+from apps.common.task import Task
+
+Prepared = data.Prepared | problems.PreparedProblems | puzzles.PreparedPuzzles
+
+
+def prepare(recipe: Recipe, console: Console) -> Prepared:
+    """The data of `recipe`, made where it is not there yet. Raises one-line errors of what it is made from."""
+    if isinstance(recipe.data, PuzzleData):
+        return puzzles.prepare(recipe.data, console)
+    if isinstance(recipe.data, ProblemData):
+        return problems.prepare(recipe.data, recipe.model.vocab_size, console)
+    return data.prepare(recipe, console)
+
+
+def task(recipe: Recipe, prepared: Prepared, world: World) -> Task:
+    """One process's part in learning what was prepared for `recipe`."""
+    if isinstance(prepared, puzzles.PreparedPuzzles):
+        return PuzzleTask(recipe, prepared, world)
+    if isinstance(prepared, problems.PreparedProblems):
+        return ProblemTask(recipe, prepared, world)
+    return LanguageTask(recipe, prepared, world)

@@ -1,0 +1,1 @@
+"""Puzzles answered in place: `uv run apps/puzzle --help`."""

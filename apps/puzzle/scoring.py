@@ -1,0 +1,110 @@
+"""How well a model solves puzzles: exact boards and right cells, after each supervision step, and by a vote over copies."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from apps.common.puzzle_task import answers_by_step
+from tinycore import Decoder
+from tinycore.objectives import solved
+from tinydata.batch import NOTHING_ASKED
+from tinydata.puzzles import Boards
+from tinydata.synthetic.chance import Chance
+
+
+@dataclass
+class Share:
+    """How many of how many."""
+
+    right: int = 0
+    of: int = 0
+
+    @property
+    def value(self) -> float:
+        return self.right / max(self.of, 1)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the share: of puzzles, which are independent; cells of one puzzle are not."""
+        return math.sqrt(self.value * (1 - self.value) / max(self.of, 1))
+
+
+@dataclass
+class Scores:
+    """exact, cells: after each supervision step. halted: puzzles by the step at which the halting head first said that it is
+    done, and how many of these were right then. voted: with the majority of `votes` copies."""
+
+    exact: list[Share] = field(default_factory=list)
+    cells: list[Share] = field(default_factory=list)
+    halted: list[Share] = field(default_factory=list)
+    voted: Share | None = None
+    votes: int = 1
+
+
+@torch.no_grad()
+def score(
+    model: Decoder,
+    boards: Boards,
+    limit: int,
+    votes: int = 1,
+    batch: int = 64,
+    tell: Callable[[int], None] = lambda n: None,
+) -> Scores:
+    """The first `limit` puzzles of `boards`. votes: copies that are answered for each, itself included; 1 asks for none.
+
+    `tell` hears how many puzzles are done. A vote is for whole boards; of boards with as many votes the first answered wins.
+    """
+    total = min(limit, len(boards))
+    device = next(model.parameters()).device
+    scores = Scores(votes=votes, voted=Share() if votes > 1 else None)
+    for first in range(0, total, batch):
+        indices = range(first, min(first + batch, total))
+        rows = [boards.row(index) for index in indices]
+        inputs, answers = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*rows, strict=True))
+        asked = answers != NOTHING_ASKED
+        waiting = torch.ones(len(indices), dtype=torch.bool, device=device)
+        logits = None
+        for number, (logits, halt) in enumerate(answers_by_step(model, inputs)):
+            if number == len(scores.exact):
+                for column in (scores.exact, scores.cells, scores.halted):
+                    column.append(Share())
+            right = solved(logits, answers)
+            _add(scores.exact[number], int(right.sum()), len(indices))
+            _add(scores.cells[number], int(((logits.argmax(-1) == answers) & asked).sum()), int(asked.sum()))
+            if halt is not None:
+                done = waiting & (halt > 0)
+                _add(scores.halted[number], int((done & right).sum()), int(done.sum()))
+                waiting &= ~done
+        if scores.voted is not None and logits is not None:
+            own = logits.argmax(-1)[:, boards.slots :].cpu().numpy()
+            for place, index in enumerate(indices):
+                wanted = rows[place][1][boards.slots :]
+                chosen = _elected(model, boards, index, own[place], votes, batch)
+                _add(scores.voted, int((chosen == wanted)[wanted != NOTHING_ASKED].all()), 1)
+        tell(indices.stop)
+    return scores
+
+
+def _elected(model: Decoder, boards: Boards, index: int, own: np.ndarray, votes: int, batch: int) -> np.ndarray:
+    """The cells that most of the copies of a puzzle agree on, its own answer among them."""
+    answers = [own]
+    copies = [boards.disguised(index, Chance(f"vote {index} {number}", 0)) for number in range(1, votes)]
+    device = next(model.parameters()).device
+    for first in range(0, len(copies), batch):
+        part = copies[first : first + batch]
+        inputs = torch.from_numpy(np.stack([given for given, _ in part])).to(device)
+        found = model(inputs).logits.argmax(-1)[:, boards.slots :].cpu().numpy()
+        answers += [restore(cells) for (_, restore), cells in zip(part, found, strict=True)]
+    counted = Counter(answer.tobytes() for answer in answers)
+    return np.frombuffer(counted.most_common(1)[0][0], dtype=np.int64)
+
+
+def _add(share: Share, right: int, of: int) -> None:
+    share.right += right
+    share.of += of
