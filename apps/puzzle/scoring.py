@@ -83,26 +83,31 @@ def score(
                 waiting &= ~done
         if scores.voted is not None and logits is not None:
             own = logits.argmax(-1)[:, boards.slots :].cpu().numpy()
-            for place, index in enumerate(indices):
-                wanted = rows[place][1][boards.slots :]
-                chosen = _elected(model, boards, index, own[place], votes, batch)
-                _add(scores.voted, int((chosen == wanted)[wanted != NOTHING_ASKED].all()), 1)
+            for wanted, chosen in zip(rows, _elected(model, boards, indices, own, votes, batch), strict=True):
+                cells = wanted[1][boards.slots :]
+                _add(scores.voted, int((chosen == cells)[cells != NOTHING_ASKED].all()), 1)
         tell(indices.stop)
     return scores
 
 
-def _elected(model: Decoder, boards: Boards, index: int, own: np.ndarray, votes: int, batch: int) -> np.ndarray:
-    """The cells that most of the copies of a puzzle agree on, its own answer among them."""
-    answers = [own]
-    copies = [boards.disguised(index, Chance(f"vote {index} {number}", 0)) for number in range(1, votes)]
+def _elected(
+    model: Decoder, boards: Boards, indices: range, own: np.ndarray, votes: int, batch: int
+) -> list[np.ndarray]:
+    """Of each puzzle the cells that most of its copies agree on, its own answer among them."""
+    answers = [[cells] for cells in own]
+    asked = [(place, number) for number in range(1, votes) for place in range(len(indices))]
     device = next(model.parameters()).device
-    for first in range(0, len(copies), batch):
-        part = copies[first : first + batch]
-        inputs = torch.from_numpy(np.stack([given for given, _ in part])).to(device)
+    for first in range(0, len(asked), batch):
+        part = asked[first : first + batch]
+        copies = [
+            boards.disguised(indices[place], Chance(f"vote {indices[place]} {number}", 0)) for place, number in part
+        ]
+        inputs = torch.from_numpy(np.stack([given for given, _ in copies])).to(device)
         found = model(inputs).logits.argmax(-1)[:, boards.slots :].cpu().numpy()
-        answers += [restore(cells) for (_, restore), cells in zip(part, found, strict=True)]
-    counted = Counter(answer.tobytes() for answer in answers)
-    return np.frombuffer(counted.most_common(1)[0][0], dtype=np.int64)
+        for (place, _), (_, restore), cells in zip(part, copies, found, strict=True):
+            answers[place].append(restore(cells))
+    elected = [Counter(answer.tobytes() for answer in ballots).most_common(1)[0][0] for ballots in answers]
+    return [np.frombuffer(cells, dtype=np.int64) for cells in elected]
 
 
 def _add(share: Share, right: int, of: int) -> None:
