@@ -48,7 +48,8 @@ model:
   norm: {{placement: post, affine: false}}
   depth: {{kind: recursive, H_cycles: 1, L_cycles: 2, supervision: 2}}
 data:
-  {{kind: problems, path: {path}, sequence_length: 64, validation: 0.2, exact: 5, answer_tokens: 12, tokenizer: {{vocab_size: 300}}}}
+  {{kind: problems, path: {path}, sequence_length: 64, validation: 0.2, exact: 5, answer_tokens: 12,
+    tokenizer: {{vocab_size: 300}}}}
 optim: {{kind: adam_atan2, learning_rate: 0.01, schedule: {{kind: constant, warmup: 2}}}}
 train: {{steps: 6, batch_size: 8, precision: fp32, log_every: 1, validate_every: 2, validate_rows: 8, save_every: 2, keep: 10}}
 sample: {{prompts: ["What is 3 plus 4?\\n"], max_new_tokens: 5}}
