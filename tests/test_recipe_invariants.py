@@ -29,6 +29,9 @@ SIZES = {
     "window": 6,
     "rank": 8,
     "experts": 3,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "supervision": 2,
 }  # what a key that is a size becomes, wherever it stands and is not null
 
 

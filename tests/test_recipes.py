@@ -52,6 +52,12 @@ COUNTS = {
     "muon-10m": 10_705_152,
     "brandon-10m-optimal": 10_706_776,
     "brandon-110m-v3": 110_925_282,
+    "trm-sudoku-4x4": 222_530,
+    "trm-sudoku-6x6": 222_914,
+    "trm-sudoku-att": 6_828_034,
+    "trm-sudoku-mlp": 5_028_866,
+    "trm-arc": 6_829_058,
+    "trm-math": 7_340_032,
     "kitsun-92m": 93_316_488,
     "kitsun-82m": 83_682_696,
     "kitsun-87m": 88_541_184,
@@ -162,7 +168,7 @@ def test_accumulation_is_whole_on_one_and_two_processes(name: str) -> None:
     for processes in (1, 2):
         rows = recipe.micro_batch(processes) * recipe.accumulation(processes) * processes
         assert rows == recipe.train.batch_size
-        assert recipe.micro_batch(processes) * recipe.data.sequence_length <= 16_384
+        assert recipe.micro_batch(processes) * recipe.data.positions <= 16_384
 
 
 def test_a_vocabulary_of_null_is_the_tokenizers() -> None:

@@ -61,7 +61,6 @@ def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
     counts = tinycore.count(recipe.model)
     length = recipe.data.positions
     micro_batch = recipe.micro_batch(world)
-    forward, backward = counts.forward_flops(length), counts.backward_flops(length)
     tokens_per_step = recipe.train.batch_size * length
     return Plan(
         parameters=counts.parameters,
@@ -74,10 +73,10 @@ def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
         tokens_per_step=tokens_per_step,
         steps=recipe.train.steps,
         tokens=tokens_per_step * recipe.train.steps,
-        flops={name: value + backward[name] for name, value in forward.items()},
+        flops=counts.training_flops(length),
         total_flops=counts.flops_per_token(length) * tokens_per_step * recipe.train.steps,
         memory=fit.predict(recipe, where, micro_batch, world),
-        checkpoint_bytes=BYTES_PER_PARAMETER * counts.parameters,
+        checkpoint_bytes=(BYTES_PER_PARAMETER + 4 * (recipe.train.ema is not None)) * counts.parameters,
         state_bytes=counts.state_bytes(recipe.model.max_seq_len),
         layer_map=None if (found := layer_map(recipe.model)) is None else found.text,
     )
@@ -100,7 +99,7 @@ def show(request: Request, console: Console) -> int:
             "depth": f"{layers} layers" + (f", {calls} calls" if calls != layers else ""),
             **_layers(model),
             "width": f"{model.dim} channels, context {model.max_seq_len} tokens",
-            "decoding state": f"{size(found.state_bytes)} a row at full context{_growth(model)}",
+            **_decoding(model, found.state_bytes),
         }
     )
     console.head(
@@ -126,7 +125,7 @@ def show(request: Request, console: Console) -> int:
             f"\nin {request.minutes:g} minutes: as many steps as the speed measured at the start allows, not these"
         )
     per_token = sum(found.flops.values())
-    console.head("FLOPs", "matrix products, per token: a third forward, two thirds backward")
+    console.head("FLOPs", _share_forward(recipe))
     console.table(
         {name.replace("_", " "): f"{short(value):>6}  {value / per_token:4.0%}" for name, value in found.flops.items()}
         | {"all": f"{short(per_token):>6}  100%  ({short(found.total_flops)} for the whole run)"}
@@ -153,6 +152,15 @@ def show(request: Request, console: Console) -> int:
     return 0
 
 
+def _share_forward(recipe: Recipe) -> str:
+    depth = recipe.model.depth
+    if not depth.recurs:
+        return "matrix products, per token: a third forward, two thirds backward"
+    return (
+        f"matrix products, per token: {depth.passes} supervision steps, of whose every one the last cycle goes backward"
+    )
+
+
 def _layers(model: tinycore.ModelConfig) -> dict[str, str]:
     """Rows about the layers of a model that has several kinds of them."""
     found = layer_map(model)
@@ -160,6 +168,12 @@ def _layers(model: tinycore.ModelConfig) -> dict[str, str]:
         return {}
     legend = ", ".join(f"{letter} {words}" for letter, words in found.legend.items())
     return {"layers": f"{found.text}  ({found.ratio})", "": legend}
+
+
+def _decoding(model: tinycore.ModelConfig, state_bytes: int) -> dict[str, str]:
+    if not model.causal:
+        return {"prediction": "in place, from both sides"}
+    return {"decoding state": f"{size(state_bytes)} a row at full context{_growth(model)}"}
 
 
 def _growth(model: tinycore.ModelConfig) -> str:

@@ -138,13 +138,16 @@ class Count:
         return {name: 2.0 * value for name, value in self._learning(length).flops.items()}
 
     def flops_per_token(self, length: int) -> float:
-        """Training FLOPs per token, forward and backward, for sequences of `length` tokens.
+        """Training FLOPs per token, forward and backward, for sequences of `length` tokens."""
+        return sum(self.training_flops(length).values())
 
-        Of recursive depth: all supervision steps, whose every one has its backward pass and its loss.
-        """
-        passes, forward = self.config.depth.passes, self.forward_flops(length)
-        losses = (passes - 1) * forward.get("head", 0.0)  # a forward pass alone has one
-        return sum(forward.values()) + losses + passes * sum(self.backward_flops(length).values())
+    def training_flops(self, length: int) -> dict[str, float]:
+        """The same by component. Of recursive depth: all supervision steps, whose every one has its backward pass and loss."""
+        passes, backward = self.config.depth.passes, self.backward_flops(length)
+        found = self.forward_flops(length)
+        if "head" in found:
+            found["head"] *= passes  # a forward pass alone has one
+        return {name: value + passes * backward[name] for name, value in found.items()}
 
     def _learning(self, length: int) -> Cost:
         """The cost of what one backward pass goes through."""

@@ -235,6 +235,9 @@ class DepthConfig(Family):
     default: ClassVar[str | None] = "plain"
     runs_stream: ClassVar[bool] = False
 
+    def check(self, layers: int) -> None:
+        """Raise ConfigError("key: what is wrong") if a stack of `layers` modules cannot be run so."""
+
     def call_sites(self, layers: int) -> tuple[CallSite, ...]:
         """Every application in order, for a stack of `layers` modules."""
         raise NotImplementedError

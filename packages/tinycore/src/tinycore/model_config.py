@@ -120,6 +120,10 @@ class ModelConfig:
             raise ConfigError(f"layers: more than {MAX_LAYERS} layers")
         if "lm" not in self.heads:
             raise ConfigError("heads: needs 'lm', the next-token head")
+        try:
+            self.depth.check(self.size())
+        except ConfigError as error:
+            raise ConfigError(f"depth.{error}") from None
         sites = {"final", *(site.path for site in self.call_sites())}
         for name, head in self.heads.items():
             try:

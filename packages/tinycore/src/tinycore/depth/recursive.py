@@ -32,7 +32,7 @@ from tinycore.families import CallSite, Carry, DepthConfig, Scope
 from tinycore.recompute import Policy
 from tinycore.state import State
 
-MAX_APPLICATIONS = 4096  # of the stack in one forward pass: bounds what a stranger's config can make us do
+MAX_CALLS = 65_536  # of layers in one forward pass: bounds what a stranger's config can make us do
 
 
 class Recursive(nn.Module):
@@ -53,9 +53,6 @@ class Recursive(nn.Module):
             for name in ("H_cycles", "L_cycles", "supervision"):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"{name}: {getattr(self, name)} is not positive")
-            times = self.supervision * self.H_cycles * (self.L_cycles + 1)
-            if times > MAX_APPLICATIONS:
-                raise ConfigError(f"supervision: the stack is applied {times} times, more than {MAX_APPLICATIONS}")
 
         @property
         def recurs(self) -> bool:
@@ -64,6 +61,11 @@ class Recursive(nn.Module):
         @property
         def passes(self) -> int:
             return self.supervision
+
+        def check(self, layers: int) -> None:
+            calls = layers * self.supervision * self.H_cycles * (self.L_cycles + 1)
+            if calls > MAX_CALLS:
+                raise ConfigError(f"supervision: layers are called {calls:,} times in all, more than {MAX_CALLS:,}")
 
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
             return tuple(

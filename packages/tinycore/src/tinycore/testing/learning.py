@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tinycore import objectives
 from tinycore.model import build
 from tinycore.model_config import ModelConfig
 from tinycore.optim.groups import adamw
@@ -38,17 +39,17 @@ def _reaches(config: ModelConfig, lag: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(config)
-        optimizer = adamw(model, LEARNING_RATE, weight_decay=0.0)
+        optimizer, objective = adamw(model, LEARNING_RATE, weight_decay=0.0), objectives.of(config)
         for step in range(1, STEPS + 1):
             row = _rows(permutation, lag, draw)
             # the label contract: targets[t] is the token after tokens[t]; here the data shifts, the model does not
-            loss = model(row[:, :-1], targets=_learnable(row[:, 1:], lag)).loss
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1.0, step / EVERY)
-            optimizer.step()
+            for losses, _ in objective(model, row[:, :-1], _learnable(row[:, 1:], lag)):
+                optimizer.zero_grad()
+                torch.stack([total / count.clamp(min=1) for total, count in losses.values()]).sum().backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
             if step % EVERY == 0:
                 accuracy = _accuracy(model.eval(), permutation, lag, draw)
                 if accuracy == 1.0:
