@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from apps.common import strict_yaml
+from tinycore.checkpoint import write_manifest
 
 Sessions = Callable[[Sequence[dict[str, Any]]], Any]
 STOP_AT_6 = {"rank": 0, "step": 6, "signal": 15}  # saved at step 5
@@ -70,6 +71,29 @@ def test_what_a_request_may_change(sessions: Sessions, stopped: Callable[[str], 
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6, 8, 10, 12, 14]
     assert max(row["learning_rate"] for row in rows if row["step"] > 5 and "loss" in row) == 0.001
     assert lineage(run) == {"event": "resume", "step": 12, "changes": {"train.steps": [12, 14]}}
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(sessions: Sessions, stopped: Callable[[str], Path]) -> None:
+    run = stopped("earlier")
+
+    def without_newer(recipe: dict[str, Any]) -> dict[str, Any]:
+        del recipe["data"]["kind"], recipe["train"]["ema"], recipe["train"]["stop"], recipe["train"]["epochs"]
+        for layer in recipe["model"]["layers"]:
+            del layer["mixer"]["causal"]
+        del recipe["model"]["heads"]["lm"]["probabilities"]
+        return recipe
+
+    file = run / "recipe.yaml"
+    file.write_text(strict_yaml.dump(without_newer(strict_yaml.read(file))))
+    for checkpoint in run.glob("checkpoints/step_*"):
+        trainer = json.loads((checkpoint / "trainer.json").read_text())
+        trainer["recipe"] = without_newer(trainer["recipe"])
+        (checkpoint / "trainer.json").write_text(json.dumps(trainer))
+        write_manifest(checkpoint)
+    (result,) = sessions([{"argv": ["--resume", str(run)]}])
+    assert result.codes == [0], result.err
+    assert "saved -> requested" not in result.err
+    assert lineage(run)["changes"] == {}
 
 
 def test_changed_data_is_read_from_its_beginning(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tinycore
-from apps.common import checkpoints, compare, mirror, run_directory
+from apps.common import checkpoints, compare, mirror, recipes, run_directory
 from apps.common.checkpoints import Progress
 from apps.common.command_line import Request
 from apps.common.console import Console
@@ -18,6 +19,7 @@ from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
 from apps.common.tasks import Prepared
 from apps.pretrain.start import Start, first_model, no_progress
+from tinycore import ConfigError
 
 
 def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, console: Console) -> Start:
@@ -109,8 +111,12 @@ def _resumption(
 
 
 def _compared(progress: Progress) -> dict[str, Any]:
+    """What is compared, settings that came after the run began with the default that it had without them."""
+    recipe = progress.recipe
+    with contextlib.suppress(ConfigError):
+        recipe = recipes.to_dict(recipes.from_dict(recipe))
     return {
-        **progress.recipe,
+        **recipe,
         "tokenizer": progress.tokenizer,
         "dataset": progress.dataset,
         "environment": progress.environment,
