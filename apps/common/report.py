@@ -88,6 +88,8 @@ def render(record: RunRecord, pictures: Sequence[tuple[str, str]]) -> str:
         step, _, text = record.last_samples().partition("\n")
         config = record.recipe.sample
         note = f"At step {step.strip()}, temperature {config.temperature:g}, top-p {config.top_p:g}."
+        if record.recipe.data.in_place:
+            note = f"A held-out puzzle at step {step.strip()}."
         blocks += ["## Samples", note, text.strip("\n")]
     return "\n\n".join(blocks) + "\n"
 
