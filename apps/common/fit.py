@@ -26,7 +26,7 @@ from apps.common import process_memory
 from apps.common.console import size
 from apps.common.data_config import TextData
 from apps.common.errors import BadRequest
-from apps.common.recipe import Muon, Recipe
+from apps.common.recipe import M3, Muon, Recipe
 
 if TYPE_CHECKING:
     from apps.common.command_line import Arguments
@@ -105,12 +105,15 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
 
 
 def _spared(recipe: Recipe) -> int:
-    """Bytes of state that the optimizer does not have, of AdamW's two moments: Muon has one of a hidden matrix."""
+    """Bytes of state that the optimizer does not have, of AdamW's two moments: Muon has one of a hidden matrix, M3 four or
+    five, so that it has more."""
     if not isinstance(recipe.optim, Muon):
         return 0
     with torch.device("meta"):
         model = tinycore.build(recipe.model)
-    return 4 * sum(role.parameter.numel() for role in tinycore.optim.roles(model) if role.kind == "hidden")
+    kept = 1 if not isinstance(recipe.optim, M3) else 4 if recipe.optim.second_moment is None else 5
+    hidden = sum(role.parameter.numel() for role in tinycore.optim.roles(model) if role.kind == "hidden")
+    return 4 * (2 - kept) * hidden
 
 
 def largest(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) -> int:

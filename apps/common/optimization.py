@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from apps.common.recipe import AdamATan2, AdamW, Constant, Cosine, Muon, OptimConfig, ScheduleConfig, WarmupStableDecay
+from apps.common.recipe import (
+    M3,
+    AdamATan2,
+    AdamW,
+    Constant,
+    Cosine,
+    Muon,
+    OptimConfig,
+    ScheduleConfig,
+    WarmupStableDecay,
+)
 from tinycore import optim
 
 
@@ -19,7 +29,16 @@ def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
         shared: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
         if not isinstance(config, Muon):
             return optim.adamw(model, config.learning_rate, **shared)
-        return optim.muon(
+        make = optim.muon
+        if isinstance(config, M3):
+            make = partial(
+                optim.m3,
+                slow_period=config.slow_period,
+                slow_momentum=config.slow_momentum,
+                slow_share=config.slow_share,
+                second_moment=config.second_moment,
+            )
+        return make(
             model,
             config.learning_rate,
             momentum=config.momentum,

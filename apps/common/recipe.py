@@ -118,6 +118,27 @@ class Muon(AdamW, kind="muon"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class M3(Muon, kind="m3"):
+    """Multi-scale momentum Muon (arXiv 2512.24695): a second, slower momentum beside Muon's."""
+
+    slow_period: int = described("steps between updates of the slow momentum", 8)
+    slow_momentum: float = described("of the mean gradients of so many steps", 0.9)
+    slow_share: float = described("of the slow direction, beside the fast one's 1; 0 is Muon", 0.5)
+    second_moment: float | None = described(
+        "decay of the squared gradients that steps are divided by; null: they are not", None
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "slow_period")
+        not_negative(self, "slow_share")
+        if not 0 <= self.slow_momentum < 1:
+            raise ConfigError(f"slow_momentum: {self.slow_momentum} is not at least 0 and below 1")
+        if self.second_moment is not None and not 0 <= self.second_moment < 1:
+            raise ConfigError(f"second_moment: {self.second_moment} is not at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdamATan2(OptimConfig, kind="adam_atan2"):
     """Adam-atan2 (arXiv 2407.05872): AdamW without epsilon, whose steps are angles; TRM's optimizer."""
 

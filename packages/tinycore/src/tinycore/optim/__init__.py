@@ -3,12 +3,14 @@
 from tinycore.optim.adam_atan2 import AdamATan2, adam_atan2
 from tinycore.optim.average import WeightAverage
 from tinycore.optim.groups import adamw, decay_groups
+from tinycore.optim.m3 import M3, m3
 from tinycore.optim.muon import Muon, audit, muon
 from tinycore.optim.periodic import PeriodicAdamW
 from tinycore.optim.roles import Role, roles
 from tinycore.optim.schedules import constant, cosine, wsd
 
 __all__ = [
+    "M3",
     "AdamATan2",
     "Muon",
     "PeriodicAdamW",
@@ -20,6 +22,7 @@ __all__ = [
     "constant",
     "cosine",
     "decay_groups",
+    "m3",
     "muon",
     "roles",
     "wsd",

@@ -25,12 +25,14 @@ RMS = 0.2  # of a step of AdamW, as Moonlight measured it
 STACK = 2**26  # most elements that are orthogonalised at one time
 
 
-class _Part(NamedTuple):
-    """One matrix of a parameter, and its gradient and momentum; views, wide rather than tall."""
+class Part(NamedTuple):
+    """One matrix of a parameter, its gradient and momentum and what else its rule keeps; views, wide rather than tall."""
 
     weight: Tensor
     gradient: Tensor
     momentum: Tensor
+    kept: tuple[Tensor, ...]
+    due: bool
 
 
 class Muon(PeriodicAdamW):
@@ -55,15 +57,18 @@ class Muon(PeriodicAdamW):
             self.param_groups = groups
 
     def _step_of_matrices(self, group: dict[str, Any]) -> None:
-        alike: dict[tuple[Any, ...], list[_Part]] = defaultdict(list)
+        alike: dict[tuple[Any, ...], list[Part]] = defaultdict(list)
         for parameter, parts in zip(group["params"], group["parts"], strict=True):
             if parameter.grad is None:
                 continue
-            tensors = (parameter, parameter.grad.contiguous(), self._momentum(parameter))
-            for part in map(_Part, *(_matrices(tensor, parts) for tensor in tensors)):
-                if len(part.weight) > part.weight.shape[1]:  # one stack for a shape and its transpose
-                    part = _Part(*(matrix.mT for matrix in part))
-                alike[(*part.weight.shape, part.weight.dtype, part.weight.device)].append(part)
+            momentum, (kept, due) = self._momentum(parameter), self._kept(parameter)
+            tensors = (parameter, parameter.grad.contiguous(), momentum, *kept)
+            for matrices in zip(*(_matrices(tensor, parts) for tensor in tensors), strict=True):
+                if len(matrices[0]) > matrices[0].shape[1]:  # one stack for a shape and its transpose
+                    matrices = tuple(matrix.mT for matrix in matrices)
+                weight, gradient, momentum, *kept = matrices
+                part = Part(weight, gradient, momentum, tuple(kept), due)
+                alike[(*weight.shape, weight.dtype, weight.device)].append(part)
         for (rows, columns, *_), members in alike.items():
             at_once = max(1, STACK // (rows * columns))
             for first in range(0, len(members), at_once):
@@ -79,11 +84,19 @@ class Muon(PeriodicAdamW):
         state["step"] += 1
         return state["momentum"].lerp_(gradient, 1 - self.momentum)
 
-    def _step_of_stack(self, members: list[_Part], rate: float, decay: float) -> None:
+    def _kept(self, parameter: Tensor) -> tuple[tuple[Tensor, ...], bool]:
+        """What a rule built on this one keeps of the parameter, brought up to this step, and whether it is due to be used."""
+        return (), False
+
+    def _direction(self, members: list[Part]) -> Tensor:
+        """(S, M, N): the step of each matrix, with the norm of a semi-orthogonal one."""
         stack = torch.stack([part.momentum for part in members])
         if self.nesterov:
             stack.lerp_(torch.stack([part.gradient for part in members]), 1 - self.momentum)
-        found = orthogonalised(stack, self.steps, self.dtype)
+        return orthogonalised(stack, self.steps, self.dtype)
+
+    def _step_of_stack(self, members: list[Part], rate: float, decay: float) -> None:
+        found = self._direction(members)
         size = rate * RMS * max(found.shape[1:]) ** 0.5
         for part, step in zip(members, found.to(members[0].weight.dtype).unbind(), strict=True):
             if decay:
@@ -114,6 +127,20 @@ def muon(
 
     ns_dtype: of the orthogonalisation, None = bfloat16 on a GPU, float32 elsewhere.
     """
+    options: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": eps, "fused": True}
+    return Muon(
+        matrix_groups(model, weight_decay),
+        momentum,
+        nesterov,
+        cautious,
+        ns_steps=ns_steps,
+        ns_dtype=ns_dtype,
+        **options,
+    )
+
+
+def matrix_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups as `Muon` takes them: hidden matrices with their parts, and the rest."""
     found = roles(model)
     kinds = sorted({(role.period, not _is_matrix(role), not role.decays) for role in found})
     groups: list[dict[str, Any]] = []
@@ -125,8 +152,7 @@ def muon(
         }
         group |= {"matrices": not other, "parts": [role.parts for role in members]}
         groups.append(group | ({"period": period} if period > 1 else {}))
-    options: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": eps, "fused": True}
-    return Muon(groups, momentum, nesterov, cautious, ns_steps=ns_steps, ns_dtype=ns_dtype, **options)
+    return groups
 
 
 def _is_matrix(role: Role) -> bool:
