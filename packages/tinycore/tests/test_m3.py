@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_the_slow_momentum_rests_between_its_steps() -> None:
     for steps in range(1, 8):
         model, optimizer = trained(m3, steps, slow_period=3)
         seen.append(optimizer.state[model.layers[0].weight]["slow"].clone())
-    changes = [not torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False)]
+    changes = [not torch.equal(a, b) for a, b in itertools.pairwise(seen)]
     assert changes == [False, True, False, False, True, False]
 
 
