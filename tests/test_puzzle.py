@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import tinycore
-from apps.common import checkpoints, command_line, logs, puzzles, recipes, run_record
+from apps.common import checkpoints, command_line, comparison, logs, puzzles, recipes, run_record
 from apps.common.console import Console
 from apps.common.data_config import SudokuData
 from apps.common.puzzle_task import answers_by_step
@@ -153,6 +154,15 @@ def test_evaluate_and_show(run: Path) -> None:
     yours = puzzle("show", run, "--board", "1...|..3.|.4..|...2")
     assert yours.returncode == 0, yours.stderr
     assert "supervision step 3" in yours.stdout
+
+
+def test_runs_compare_by_what_they_solve(run: Path, tmp_path: Path) -> None:
+    record = run_record.read(run)
+    text = comparison.write([record, record], tmp_path).read_text()
+    assert "comparison_exact.png" in text
+    assert "whether the runs compare" not in text
+    other = dataclasses.replace(record, recipe=recipes.load("trm-sudoku-6x6"))
+    assert comparison.caveats([record, other])[0] == "The runs learned or were scored on different puzzles."
 
 
 @pytest.mark.parametrize(

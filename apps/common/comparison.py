@@ -9,6 +9,7 @@ from apps.common import files, plots
 from apps.common.plots import RUNS, Curve
 from apps.common.report import table
 from apps.common.run_record import RunRecord
+from tinycore.config import dump
 
 COLUMNS = ("run", "parameters", "steps", "tokens", "val bpb", "val loss", "gap", "tok/s", "text", "tokenizer")
 
@@ -21,6 +22,7 @@ def write(records: Sequence[RunRecord], directory: Path) -> Path:
     blocks = [heading, *(f"**{note}**" for note in caveats(records)), table(COLUMNS, rows(records))]
     for metric, title, file in (
         ("val_bpb", "Validation bits per byte", "comparison_bits_per_byte.png"),
+        ("val_exact", "Held-out puzzles or problems solved", "comparison_exact.png"),
         ("val_loss", "Validation loss (nats per token)", "comparison_validation_loss.png"),
         ("loss", "Training loss (nats per token), smoothed", "comparison_training_loss.png"),
     ):
@@ -34,7 +36,8 @@ def write(records: Sequence[RunRecord], directory: Path) -> Path:
             for index, (label, record) in enumerate(zip(labels, records, strict=True))
         ]
         if any(len(curve.values) for curve in curves):
-            plots.draw(directory / file, curves, title, logarithmic=metric != "val_bpb")
+            share = metric == "val_exact"
+            plots.draw(directory / file, curves, title, logarithmic="loss" in metric, percent=share)
             blocks.append(f"![{title}]({file})")
     files.write_text(directory / "comparison.md", "\n\n".join(blocks) + "\n")
     return directory / "comparison.md"
@@ -53,7 +56,10 @@ def caveats(records: Sequence[RunRecord]) -> list[str]:
     """What keeps the runs' numbers from being compared, one sentence each; empty where nothing does."""
     found = []
     manifests = [record.data for record in records]
-    if any(manifest is None for manifest in manifests):
+    if all(record.recipe.data.in_place for record in records):
+        if len({str(dump(record.recipe.data)) for record in records}) > 1:
+            found.append("The runs learned or were scored on different puzzles.")
+    elif any(manifest is None for manifest in manifests):
         found.append("The data of at least one run is not recorded: whether the runs compare cannot be said.")
     known = [manifest for manifest in manifests if manifest is not None]
     if len({(m["text_sha256"], str(sorted(m["split_shares"].items()))) for m in known}) > 1:
