@@ -162,7 +162,7 @@ def test_runs_compare_by_what_they_solve(run: Path, tmp_path: Path) -> None:
     assert "comparison_exact.png" in text
     assert "whether the runs compare" not in text
     other = dataclasses.replace(record, recipe=recipes.load("trm-sudoku-6x6"))
-    assert comparison.caveats([record, other])[0] == "The runs learned or were scored on different puzzles."
+    assert comparison.caveats([record, other])[0] == "The runs learned from or were scored on different data."
 
 
 @pytest.mark.parametrize(

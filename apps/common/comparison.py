@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apps.common import files, plots
+from apps.common.data_config import TextData
 from apps.common.plots import RUNS, Curve
 from apps.common.report import table
 from apps.common.run_record import RunRecord
@@ -56,9 +57,9 @@ def caveats(records: Sequence[RunRecord]) -> list[str]:
     """What keeps the runs' numbers from being compared, one sentence each; empty where nothing does."""
     found = []
     manifests = [record.data for record in records]
-    if all(record.recipe.data.in_place for record in records):
+    if not any(isinstance(record.recipe.data, TextData) for record in records):
         if len({str(dump(record.recipe.data)) for record in records}) > 1:
-            found.append("The runs learned or were scored on different puzzles.")
+            found.append("The runs learned from or were scored on different data.")
     elif any(manifest is None for manifest in manifests):
         found.append("The data of at least one run is not recorded: whether the runs compare cannot be said.")
     known = [manifest for manifest in manifests if manifest is not None]

@@ -12,6 +12,8 @@ from typing import ClassVar, Literal
 from apps.common.config_fields import described, not_negative, positive, share
 from tinycore.config import ConfigError, Family
 
+MOST_PUZZLES = 1_000_000
+
 
 class SourceConfig(Family):
     """Where documents come from."""
@@ -215,6 +217,10 @@ class GeneratedPuzzles(PuzzleData):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "puzzles", "held_out")
+        if max(self.puzzles, self.held_out) > MOST_PUZZLES:
+            raise ConfigError(
+                f"puzzles: more than {MOST_PUZZLES:,} are not kept; random copies make as many as one wants"
+            )
         not_negative(self, "seed")
 
 

@@ -1,6 +1,6 @@
 """tinycore: tiny language models as values. See the README for a tour; every public name is listed here."""
 
-from tinycore import checkpoint, config, llama, objectives, optim, state, surgery, targets
+from tinycore import checkpoint, config, llama, losses, objectives, optim, state, surgery, targets
 from tinycore.checkpoint import CheckpointError, load, save
 from tinycore.config import ConfigError
 from tinycore.count import Count, Memory, count
@@ -47,6 +47,7 @@ __all__ = [
     "generate",
     "llama",
     "load",
+    "losses",
     "objectives",
     "optim",
     "save",
