@@ -247,6 +247,10 @@ class Recipe:
                 f"data.sequence_length: {self.data.positions} is longer than model.max_seq_len "
                 f"{self.model.max_seq_len}; shorten it or raise model.max_seq_len"
             )
+        if self.train.compile and any(head.halts for head in self.model.heads.values()):
+            raise ConfigError(
+                "train.compile: rows leave a batch that halts, and every number of rows would be compiled anew"
+            )
         if self.data.in_place == self.model.causal:
             raise ConfigError(_IN_PLACE if self.data.in_place else _NEXT_TOKEN)
         if isinstance(self.data, PuzzleData):

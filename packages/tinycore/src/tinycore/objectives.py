@@ -59,6 +59,7 @@ def deep_supervision(
         latents, losses = out.latents, dict(out.losses)
         if halting:
             logit = out.values["halt"][:, 0]
+            logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
             total = F.binary_cross_entropy_with_logits(logit, solved(out.logits, wanted).to(logit), reduction="sum")
             losses["halt"] = (HALT_WEIGHT * total, torch.full((), len(rows), device=rows.device))
         yield losses, True
