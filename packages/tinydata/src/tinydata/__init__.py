@@ -7,6 +7,8 @@ from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
 from tinydata.gsm8k import Gsm8k, WordProblem, final_answer
 from tinydata.loader import Loader, LoaderError
+from tinydata.mixed_loader import MixedLoader
+from tinydata.mixture import Mixture, MixtureError, temperature_weights
 from tinydata.packing import pack
 from tinydata.problem_loader import EncodedProblem, ProblemLoader, encode_problems
 from tinydata.shards import ShardError, ShardSet
@@ -21,6 +23,9 @@ __all__ = [
     "Gsm8k",
     "Loader",
     "LoaderError",
+    "MixedLoader",
+    "Mixture",
+    "MixtureError",
     "ProblemLoader",
     "PuzzleBatch",
     "ShardError",
@@ -38,5 +43,6 @@ __all__ = [
     "sources",
     "split_of",
     "synthetic",
+    "temperature_weights",
     "train_tokenizer",
 ]

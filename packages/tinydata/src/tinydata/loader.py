@@ -64,6 +64,7 @@ class Loader:
         self._prefetch = prefetch
         self._labels = None if labels is None else shards.labels(labels)  # of each shard's documents
         self._position = 0  # samples handed out by all ranks together
+        self._filled_slots: np.ndarray | None = None  # of each row
         self._reader: object = None  # the iterator that owns the position
         # Padded so that -100, as an index from the end, reads a zero.
         self._token_bytes = np.concatenate([shards.token_bytes, np.zeros(-NO_TARGET, dtype=np.int32)])
@@ -127,6 +128,22 @@ class Loader:
 
         return prefetched((assemble(index) for index in range(batches)), self._prefetch)
 
+    def tokens_of(self, samples: np.ndarray) -> np.ndarray:
+        """How many slots of each of these samples' rows hold a token; samples (N,) count from 0 over all epochs."""
+        rows = self._rows_of_samples(np.asarray(samples))
+        return self._row_tokens()[rows]
+
+    def take(self, samples: np.ndarray) -> Batch:
+        """The rows of these samples, as one batch; moves no position."""
+        rows = self._rows_of_samples(np.asarray(samples))
+        return self._assemble(rows, len(rows))
+
+    def _row_tokens(self) -> np.ndarray:
+        if self._filled_slots is None:
+            sums = np.concatenate([[0], np.cumsum(self._plan.length, dtype=np.int64)])
+            self._filled_slots = sums[self._plan.row_start[1:]] - sums[self._plan.row_start[:-1]]
+        return self._filled_slots
+
     def _read(self, reader: object) -> Generator[Batch, None, None]:
         self._check_owner(reader)
         stride = self._batch_size * self._world
@@ -189,9 +206,9 @@ class Loader:
             rows[chosen] = Permutation(self.rows, self._seed, epoch)(positions[chosen])
         return rows
 
-    def _assemble(self, rows: np.ndarray) -> Batch:
-        """The batch of these rows, filled up to `batch_size` with rows of padding."""
-        size, length = self._batch_size, self._sequence_length
+    def _assemble(self, rows: np.ndarray, size: int | None = None) -> Batch:
+        """The batch of these rows, filled up to `size`, by default `batch_size`, with rows of padding."""
+        size, length = size or self._batch_size, self._sequence_length
         plan = self._plan
         first, stop = plan.row_start[rows], plan.row_start[rows + 1]
         counts = np.zeros(size, dtype=np.int64)
