@@ -50,7 +50,7 @@ class Progress:
 
     step: int
     tokens: int
-    data: dict[str, int]
+    data: dict[str, Any]
     best: dict[str, Any] | None
     latest: dict[str, Any] | None
     recipe: dict[str, Any]

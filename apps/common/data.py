@@ -46,7 +46,8 @@ class Prepared:
     """Data ready to be loaded. `manifest` says what it is made of: sources, parts with hash and licence, splits."""
 
     tokenizer: Tokenizer
-    train: ShardSet
+    unmixed: ShardSet | None
+    mixed: dict[str, ShardSet]
     validation: ShardSet
     test: ShardSet | None
     manifest: dict[str, Any]
@@ -54,9 +55,17 @@ class Prepared:
     directory: Path
 
     @property
+    def train(self) -> ShardSet:
+        """What is trained on, in one piece. Raises BadRequest where it is the sources of a mixture."""
+        if self.unmixed is None:
+            raise BadRequest("data.mixture: the training data are several sources, which this command does not take")
+        return self.unmixed
+
+    @property
     def dataset(self) -> dict[str, str]:
         """What is trained on and scored, by hashes of the contents."""
-        return {"train": self.train.content_key, "validation": self.validation.content_key}
+        train = self.manifest["splits"]["train"]["sha256"]
+        return {"train": train, "validation": self.validation.content_key}
 
     @property
     def codes(self) -> str:
@@ -125,7 +134,9 @@ def _key(config: TextData, descriptions: list[dict[str, Any]]) -> str:
     tokenizer = dump(config.tokenizer)
     if isinstance(config.tokenizer, TokenizerFile):
         tokenizer = {"kind": "file", "sha256": Tokenizer.load(config.tokenizer.path).hash}
-    determines = [FORMAT, descriptions, tokenizer, config.validation, config.test]
+    determines: list[Any] = [FORMAT, descriptions, tokenizer, config.validation, config.test]
+    if config.mixture:
+        determines.append(sorted(config.mixture))
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -150,19 +161,24 @@ def _make(
         spool.close()
         skipped = {source.name: dict(source.skipped) for source in sources if source.skipped}
         _require_splits(spool, config)
+        names = list(spool.parts({}))
+        for name in config.mixture:
+            if name not in names:
+                raise unknown("data.mixture", "source", name, names)
+        if config.mixture and (missing := [name for name in names if name not in config.mixture]):
+            raise BadRequest(f"data.mixture: says nothing of source '{missing[0]}'; there are {', '.join(names)}")
         tokenizer = _tokenizer(config, spool, console)
         tokenizer.save(building / "tokenizer.json")
         splits: dict[str, dict[str, Any]] = {}
         for split in SPLITS:
             if spool.documents[split]:
                 with console.counting(f"packing {split}", spool.documents[split]) as counting:
-                    packed = pack(_counted(spool.read(split), counting), tokenizer, building / split)
-                splits[split] = {
-                    "documents": packed.documents,
-                    "tokens": packed.tokens,
-                    "bytes": packed.bytes,
-                    "sha256": packed.content_key,
-                }
+                    if split == "train" and config.mixture:
+                        splits[split] = _pack_sources(list(config.mixture), spool, tokenizer, building, counting)
+                    else:
+                        splits[split] = _packed(
+                            pack(_counted(spool.read(split), counting), tokenizer, building / split)
+                        )
         spool.remove()
         manifest = {
             "format": FORMAT,
@@ -189,6 +205,36 @@ def _make(
         f"data prepared in {duration(time.monotonic() - start)}: {train['documents']:,} documents, "
         f"{short(train['tokens'])} tokens to train on, in {directory}"
     )
+
+
+def _pack_sources(
+    names: list[str], spool: Spool, tokenizer: Tokenizer, building: Path, counting: Counting
+) -> dict[str, Any]:
+    """The training documents of each source in a folder of its own."""
+    found: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(sorted(names)):
+        own = (document for document in spool.read("train") if document.source == name)
+        found[name] = _packed(pack(_counted(own, counting), tokenizer, building / _folder(index)))
+        if not found[name]["documents"]:
+            raise BadRequest(f"data.mixture: source '{name}' has no document to train on")
+    return {
+        **{key: sum(entry[key] for entry in found.values()) for key in ("documents", "tokens", "bytes")},
+        "sha256": combined_hash({name: entry["sha256"] for name, entry in found.items()}),
+        "sources": found,
+    }
+
+
+def _folder(index: int) -> str:
+    return f"train-{index:03d}"
+
+
+def _packed(shards: ShardSet) -> dict[str, Any]:
+    return {
+        "documents": shards.documents,
+        "tokens": shards.tokens,
+        "bytes": shards.bytes,
+        "sha256": shards.content_key,
+    }
 
 
 def _require_splits(spool: Spool, config: TextData) -> None:
@@ -235,19 +281,26 @@ def _open(recipe: Recipe, config: TextData, key: str, directory: Path) -> Prepar
     for source in recipe.expert_labels() or ():
         if source not in manifest.get("parts", {}):
             raise unknown("data.experts", "source", source, manifest.get("parts", {}))
+    there = manifest.get("splits", {})
+    mixed = {
+        name: ShardSet.open(directory / _folder(index), tokenizer_hash=tokenizer.hash)
+        for index, name in enumerate(sorted(there.get("train", {}).get("sources", {})))
+    }
     shards = {
         split: ShardSet.open(directory / split, tokenizer_hash=tokenizer.hash)
         for split in SPLITS
-        if split in manifest.get("splits", {})
+        if split in there and not (split == "train" and mixed)
     }
-    if not {"train", "validation"} <= shards.keys():
+    if "validation" not in shards or not ("train" in shards or mixed):
         raise BadRequest(f"{directory}: not the data this program prepares; remove it and start again")
     if config.experts and "source_runs" not in shards["train"].manifest:
         raise BadRequest(
             f"{directory}: prepared by an earlier version, without the order of its sources, which data.experts needs; "
             "remove it and start again"
         )
-    return Prepared(tokenizer, shards["train"], shards["validation"], shards.get("test"), manifest, key, directory)
+    return Prepared(
+        tokenizer, shards.get("train"), mixed, shards["validation"], shards.get("test"), manifest, key, directory
+    )
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from apps.common.config_fields import described, not_negative, positive, share
 from tinycore.config import ConfigError, Family
+from tinydata.mixture import Constant, Early, Linear, Mixture, MixtureError, Piecewise, Weight
 
 MOST_PUZZLES = 1_000_000
 
@@ -89,6 +90,56 @@ class HubTokenizer(TokenizerConfig, kind="hub"):
     name: str = described("model, as owner/name")
 
 
+class WeightConfig(Family):
+    """How much of a source there is, over the run."""
+
+    default: ClassVar[str | None] = "constant"
+
+    def weigh(self) -> Weight:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantWeight(WeightConfig, kind="constant"):
+    """The same weight all the time."""
+
+    weight: float = described("beside those of the other sources")
+
+    def weigh(self) -> Weight:
+        return Constant(self.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearWeight(WeightConfig, kind="linear"):
+    """From one weight to another."""
+
+    start: float = described("weight at the start of the run")
+    end: float = described("weight at its end")
+
+    def weigh(self) -> Weight:
+        return Linear(self.start, self.end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiecewiseWeight(WeightConfig, kind="piecewise"):
+    """Straight between points; two points at one place are a step, the border of a stage."""
+
+    points: tuple[tuple[float, float], ...] = described("pairs of progress, 0 to 1, and weight")
+
+    def weigh(self) -> Weight:
+        return Piecewise(self.points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyShare(WeightConfig, kind="early"):
+    """base (1.5 - progress) of all tokens: more at the beginning, base on average."""
+
+    base: float = described("share of the run's tokens")
+
+    def weigh(self) -> Weight:
+        return Early(self.base)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Family):
     """What is learned from."""
@@ -126,11 +177,28 @@ class TextData(DataConfig, kind="text"):
         default_factory=dict,
         metadata={"help": "names of sources whose tokens a cognitive expert of the model is told to be for, by expert"},
     )
+    mixture: dict[str, WeightConfig] = field(
+        default_factory=dict,
+        metadata={
+            "help": "share of each source's tokens by its name, as it changes over the run; empty: all as they come"
+        },
+    )
+    max_epochs: dict[str, float] = field(
+        default_factory=dict,
+        metadata={"help": "passes over a source of the mixture that it gives at most, by its name"},
+    )
     cache: str = described("folder of prepared data, one subfolder for each content", "data")
 
     @property
     def positions(self) -> int:
         return self.sequence_length
+
+    def shares(self) -> Mixture:
+        """The mixture, to be asked for shares. Raises ConfigError for one that cannot be."""
+        try:
+            return Mixture({name: weight.weigh() for name, weight in self.mixture.items()})
+        except MixtureError as error:
+            raise ConfigError(f"mixture: {str(error).removeprefix('mixture: ')}") from None
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -139,6 +207,15 @@ class TextData(DataConfig, kind="text"):
         twice = next((source for source in told if told.count(source) > 1), None)
         if twice is not None:
             raise ConfigError(f"experts: source '{twice}' is given to an expert twice")
+        if self.mixture:
+            self.shares()  # refuses what cannot be
+        if self.experts and self.mixture:
+            raise ConfigError("experts: cannot be told of rows that a mixture draws; leave one of them out")
+        for name, epochs in self.max_epochs.items():
+            if name not in self.mixture:
+                raise ConfigError(f"max_epochs: '{name}' is no source of data.mixture")
+            if not epochs > 0:
+                raise ConfigError(f"max_epochs: {epochs} of '{name}' is not above 0")
         if self.sequence_length < 2:
             raise ConfigError(f"sequence_length: {self.sequence_length} leaves no token to predict; use at least 2")
         share(self, "validation", "test")

@@ -13,6 +13,7 @@ from torch import nn
 
 import tinydata
 from apps.common.data import Prepared
+from apps.common.data_config import TextData
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.samples import Sampler
@@ -41,7 +42,21 @@ class LanguageTask(Task):
             rank=world.index,
             world=world.size,
         )
-        self.loader = load(prepared.train, seed=recipe.train.seed, labels=recipe.expert_labels())
+        if prepared.mixed:
+            assert isinstance(recipe.data, TextData)
+            self.loader: Any = tinydata.MixedLoader(
+                prepared.mixed,
+                recipe.data.shares(),
+                recipe.train.steps * recipe.train.batch_size,
+                recipe.data.positions,
+                recipe.micro_batch(world.size),
+                rank=world.index,
+                world=world.size,
+                seed=recipe.train.seed,
+                max_epochs=recipe.data.max_epochs,
+            )
+        else:
+            self.loader = load(prepared.train, seed=recipe.train.seed, labels=recipe.expert_labels())
         self.held_out = load(prepared.validation, seed=VALIDATION_ORDER)
         rows = recipe.train.validate_rows
         self.validator = Validator(world, self.held_out, rows)
@@ -64,6 +79,12 @@ class LanguageTask(Task):
             "train_loss": seen.loss,
             "gap": score.loss - seen.loss,
         }
+
+    def logged(self) -> dict[str, Any]:
+        """How much of each source of a mixture was learned from so far."""
+        if not isinstance(self.loader, tinydata.MixedLoader):
+            return {}
+        return {f"mixture/{name}": count for name, count in self.loader.tokens.items()}
 
     def sample(self, model: Decoder, step: int) -> str:
         """The recipe's prompts, continued."""

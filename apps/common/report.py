@@ -20,6 +20,7 @@ from tinycore.families import LOSS
 
 HASH_DIGITS = 16
 USAGE = "experts/usage/"
+MIXTURE = "mixture/"
 
 
 def write(run: Path) -> Path:
@@ -66,6 +67,12 @@ def draw(record: RunRecord) -> list[tuple[str, str]]:
     if _any(usage):
         plots.draw(record.path / "experts.png", usage, "Use of the experts", percent=True)
         drawn.append(("experts.png", "share of the tokens that each expert computes, mean over the layers"))
+    mixed = [
+        _curve(record, name.removeprefix(MIXTURE), name, color, "line") for name, color in _colored(record, MIXTURE)
+    ]
+    if _any(mixed):
+        plots.draw(record.path / "mixture.png", mixed, "Tokens learned from, by source")
+        drawn.append(("mixture.png", "tokens of each source of the mixture that were learned from so far"))
     rate = _curve(record, "", "learning_rate", TRAIN, "line")
     norm = _curve(record, "", "grad_norm", TRAIN, "smooth")
     if _any([rate, norm]):

@@ -21,9 +21,9 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Any]: ...
 
-    def state_dict(self) -> dict[str, int]: ...
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, int]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Task(ABC):
@@ -42,6 +42,10 @@ class Task(ABC):
     @abstractmethod
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """What is held out, scored: the same rows each time, the same in all processes."""
+
+    def logged(self) -> dict[str, Any]:
+        """What a log line says of the data so far, the same in all processes."""
+        return {}
 
     @abstractmethod
     def sample(self, model: Decoder, step: int) -> str:

@@ -263,6 +263,7 @@ class Trainer:
             "grad_norm": float(norm),
             "accuracy": accuracy,
             **{name: mean for name, (mean, count) in sorted(means.items()) if count},
+            **self.task.logged(),
         }
         self._record(metrics, timing)
         return {**metrics, **timing}

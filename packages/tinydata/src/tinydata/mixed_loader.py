@@ -61,9 +61,7 @@ class MixedLoader:
             prefetch,
         )
         self._most = {name: int(epochs * self._loaders[name].rows) for name, epochs in (max_epochs or {}).items()}
-        self._drawn = _Drawn(
-            0, dict.fromkeys(mixture.names, 0), dict.fromkeys(mixture.names, 0), dict.fromkeys(mixture.names, 0.0)
-        )
+        self._drawn = _Drawn.nothing(mixture.names)
         self._seed = seed
 
     @property
@@ -120,6 +118,14 @@ class MixedLoader:
             self._drawn = drawn
             yield batch
 
+    def epoch_batches(self, rows: int | None = None) -> Iterator[Batch]:
+        """The first `rows` rows of the stream, by default as many as all sources have, for scoring; moves no position."""
+        drawn = _Drawn.nothing(self.mixture.names)
+        total = self.rows if rows is None else rows
+        chosen = [self._draw(drawn) for _ in range(total)][self._rank :: self._world]
+        for first in range(0, len(chosen), self._size):
+            yield self._assemble(chosen[first : first + self._size])
+
     def _draw(self, drawn: _Drawn) -> tuple[str, int]:
         """The source of the next row and its sample there; `drawn` moves on."""
         shares = self.mixture.shares(drawn.samples / self.total)
@@ -175,6 +181,11 @@ class _Drawn:
 
     def __init__(self, samples: int, position: dict[str, int], given: dict[str, int], due: dict[str, float]) -> None:
         self.samples, self.position, self.given, self.due = samples, position, given, due
+
+    @staticmethod
+    def nothing(names: tuple[str, ...]) -> _Drawn:
+        """Before the first row."""
+        return _Drawn(0, dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(names, 0.0))
 
     def copy(self) -> _Drawn:
         return _Drawn(self.samples, dict(self.position), dict(self.given), dict(self.due))
