@@ -220,7 +220,7 @@ class Repeated(SudokuBoards):
 def test_scores_are_those_of_a_loop_over_puzzles(name: str, recipe_file: Path) -> None:
     mapping = recipes.read(recipe_file)
     if name == "maze":
-        mapping["data"] = {"kind": "maze", "side": 5, "puzzles": 4, "held_out": 7, "slots": 2}
+        mapping["data"] = {"kind": "maze", "side": 9, "puzzles": 4, "held_out": 7, "slots": 2}
     recipe = recipes.from_dict(mapping)
     torch.manual_seed(0)
     model = tinycore.build(recipe.model).eval()
@@ -252,8 +252,14 @@ def test_a_vote_is_for_the_answer_that_most_copies_give(recipe_file: Path, monke
 
     monkeypatch.setattr(boards, "disguised", answered)
     elected = scoring._elected(model, boards, range(2), own, 3, batch=2)
-    assert [cells.tolist() for cells in elected] == [right[0].tolist(), right[1].tolist()]
-    assert scoring._elected(model, boards, range(2), own, 1, batch=2)[0].tolist() == own[0].tolist()
+    assert [[cells.tolist() for cells in attempts] for attempts in elected] == [
+        [right[0].tolist()],
+        [right[1].tolist()],
+    ]
+    assert scoring._elected(model, boards, range(2), own, 1, batch=2)[0][0].tolist() == own[0].tolist()
+    boards.attempts = 2
+    ((first, second), _) = scoring._elected(model, boards, range(2), own, 3, batch=2)
+    assert (first.tolist(), second.tolist()) == (right[0].tolist(), own[0].tolist())
 
 
 def test_sides_share_no_solution() -> None:

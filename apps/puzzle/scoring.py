@@ -38,7 +38,8 @@ class Share:
 @dataclass
 class Scores:
     """exact, cells: after each supervision step. halted: puzzles by the step at which the halting head first said that it is
-    done, and how many of these were right then. voted: with the majority of `votes` copies."""
+    done, and how many of these were right then. voted: with what most of `votes` copies say,
+    or, where a puzzle allows two attempts (ARC), one of the two answers that most say."""
 
     exact: list[Share] = field(default_factory=list)
     cells: list[Share] = field(default_factory=list)
@@ -83,17 +84,18 @@ def score(
                 waiting &= ~done
         if scores.voted is not None and logits is not None:
             own = logits.argmax(-1)[:, boards.slots :].cpu().numpy()
-            for wanted, chosen in zip(rows, _elected(model, boards, indices, own, votes, batch), strict=True):
+            for wanted, attempts in zip(rows, _elected(model, boards, indices, own, votes, batch), strict=True):
                 cells = wanted[1][boards.slots :]
-                _add(scores.voted, int((chosen == cells)[cells != NOTHING_ASKED].all()), 1)
+                asked = cells != NOTHING_ASKED
+                _add(scores.voted, int(any((chosen == cells)[asked].all() for chosen in attempts)), 1)
         tell(indices.stop)
     return scores
 
 
 def _elected(
     model: Decoder, boards: Boards, indices: range, own: np.ndarray, votes: int, batch: int
-) -> list[np.ndarray]:
-    """Of each puzzle the cells that most of its copies agree on, its own answer among them."""
+) -> list[list[np.ndarray]]:
+    """Of each puzzle the answers that most of its copies agree on, its own among them: as many as it allows attempts."""
     answers = [[cells] for cells in own]
     asked = [(place, number) for number in range(1, votes) for place in range(len(indices))]
     device = next(model.parameters()).device
@@ -106,8 +108,10 @@ def _elected(
         found = model(inputs).logits.argmax(-1)[:, boards.slots :].cpu().numpy()
         for (place, _), (_, restore), cells in zip(part, copies, found, strict=True):
             answers[place].append(restore(cells))
-    elected = [Counter(answer.tobytes() for answer in ballots).most_common(1)[0][0] for ballots in answers]
-    return [np.frombuffer(cells, dtype=np.int64) for cells in elected]
+    return [
+        [np.frombuffer(cells, dtype=np.int64) for cells, _ in Counter(map(bytes, ballots)).most_common(boards.attempts)]
+        for ballots in answers
+    ]
 
 
 def _add(share: Share, right: int, of: int) -> None:

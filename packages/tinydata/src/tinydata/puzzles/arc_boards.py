@@ -44,6 +44,7 @@ class ArcBoards(Boards):
 
     vocabulary = FIRST_COLOUR + COLOURS
     slots = SLOTS
+    attempts = 2
 
     def __init__(self, tasks: Iterable[ArcTask], tests: bool = False, side: int = MAX_SIDE) -> None:
         """tests: the pairs to solve, with or without outputs, instead of the demonstrations. Raises PuzzleError for no

@@ -34,11 +34,13 @@ Row = tuple[np.ndarray, np.ndarray]  # inputs, answers: (T,) int64
 
 class Boards(ABC):
     """A collection of puzzles of one size. `vocabulary`: how many codes there are; `cells`: positions of a row, slots
-    included; `targets`: how many answers a row asks for."""
+    included; `attempts`: how many
+    answers a puzzle allows."""
 
     vocabulary: int
     slots: int
     cells: int
+    attempts: int = 1
 
     @abstractmethod
     def __len__(self) -> int: ...
