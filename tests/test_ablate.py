@@ -21,8 +21,8 @@ from apps.common import recipes
 from apps.common.console import Console
 from apps.common.data import Prepared, prepare
 from apps.common.errors import BadRequest, RunError
+from apps.common.language_task import VALIDATION_ORDER
 from apps.common.recipe import Recipe
-from apps.common.trainer import VALIDATION_ORDER
 from tinydata import Loader
 from tinyeval import NgramModel
 

@@ -154,7 +154,8 @@ def test_a_newer_format_or_weights_alone_are_one_line(run: RunDirectory, recipe:
     for change, reason in (
         ({"format_version": 2}, "newer than this program reads"),
         ({"step": -1}, "not counts"),
-        ({"best": {"step": 1}}, "best is not what a run writes there"),
+        ({"best": {"val_bpb": 1.0}}, "best is not what a run writes there"),
+        ({"latest": {"step": 1, "val_bpb": "low"}}, "latest is not what a run writes there"),
         ({"lineage": "a king"}, "lineage is not"),
         ({"surprise": 1}, "surprise: missing or unknown"),
     ):

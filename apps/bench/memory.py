@@ -25,7 +25,7 @@ from apps.common import fit, recipes
 from apps.common.command_line import HELP, Arguments, Grammar, Option, take_apart
 from apps.common.console import Console, size
 from apps.common.data import prepare
-from apps.common.data_config import EmbeddedSource
+from apps.common.data_config import EmbeddedSource, TextData
 from apps.common.errors import BadRequest, TrainingFailed
 from apps.common.markdown import table
 from apps.common.recipe import Recipe
@@ -85,6 +85,8 @@ def measure(name: str, micro_batch: int | None = None) -> dict[str, Any]:
 
 def shortened(recipe: Recipe, micro_batch: int | None, folder: Path) -> Recipe:
     """`recipe` with three short steps of the same tensors, and data that is prepared in seconds under `folder`."""
+    if not isinstance(recipe.data, TextData):
+        raise BadRequest(f"--recipe: measures recipes of text, and this one learns {recipe.data.kind}")
     if micro_batch is not None:
         recipe = replace(recipe, train=replace(recipe.train, micro_batch=micro_batch))
     size, windows = recipe.micro_batch(), min(2, recipe.accumulation())
@@ -93,7 +95,13 @@ def shortened(recipe: Recipe, micro_batch: int | None, folder: Path) -> Recipe:
         recipe,
         data=replace(recipe.data, sources=(source,), validation=0.05, cache=str(folder / "data")),
         train=replace(
-            recipe.train, steps=3, batch_size=size * windows, micro_batch=size, validate_rows=size, trackers=()
+            recipe.train,
+            steps=3,
+            batch_size=size * windows,
+            micro_batch=size,
+            validate_rows=size,
+            trackers=(),
+            ema=None,
         ),
         sample=replace(recipe.sample, max_new_tokens=4),
     )

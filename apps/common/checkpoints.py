@@ -169,6 +169,10 @@ def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
         value = document[key]
         if not isinstance(value, needs[0]) or (isinstance(value, dict) and not needs[1] <= value.keys()):
             raise RunError(f"{file}: {key} is not what a run writes there")
+    for key in ("best", "latest"):
+        values = (document[key] or {}).values()
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            raise RunError(f"{file}: {key} is not what a run writes there")
     return Progress(**document), scalars
 
 

@@ -95,7 +95,7 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
         "weights": found.weights,
         "gradients": found.gradients,
         "optimizer": found.optimizer - _spared(recipe),
-        "average": 4 * counts.parameters if recipe.train.ema is not None else 0,
+        **({} if recipe.train.ema is None else {"average": 4 * counts.parameters}),
         "activations": found.activations,
         "temporaries": found.temporaries,
         "allocator": place.allocator(found.activations),

@@ -336,7 +336,7 @@ class Trainer:
             latest, best = self.progress.latest, self.progress.best
             scored = latest is not None and latest["step"] == step
             by = self.task.best_by
-            if latest is not None and scored and (best is None or latest[by] < best[by]):
+            if latest is not None and scored and (best is None or latest[by] < best.get(by, math.inf)):
                 self.progress.best = {"step": step, by: latest[by]}
             self.world.on_main(lambda: self._write(states))
         return checkpoints.directory_of(step)
