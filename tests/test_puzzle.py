@@ -174,7 +174,7 @@ def test_runs_compare_by_what_they_solve(run: Path, tmp_path: Path) -> None:
         (("show", "{run}", "--board", "1..9|....|....|...."), "expected 4 rows of 4"),
         (("show", "{run}", "--board", "....|....|....|...."), "has several solutions"),
         (("--recipe", "demo"), "learns text, not puzzles"),
-        (("--recipe", "trm-arc"), "arc/training_challenges.json: no such file"),
+        (("--recipe", "trm-arc", "--train.precision", "fp32"), "arc/training_challenges.json: no such file"),
         (("--train.compile", "true"), "train.compile: rows leave a batch that halts"),
         (("--data.slots", "-1"), "data.slots: -1 is negative"),
         (("--model.layers.0.mixer.causal", "true"), "heads.halt.kind: halt reads position 0"),

@@ -52,7 +52,7 @@ COUNTS = {
     "muon-10m": 10_705_152,
     "brandon-10m-optimal": 10_706_776,
     "brandon-110m-v3": 110_925_282,
-    "mix-demo": 918_656,
+    "code-early": 918_656,
     "trm-sudoku-4x4": 222_530,
     "trm-sudoku-6x6": 222_914,
     "trm-sudoku-att": 6_828_034,
