@@ -22,7 +22,7 @@ from apps.common.puzzle_task import answers_by_step
 from apps.puzzle import __main__ as program
 from apps.puzzle import scoring
 from tinycore.objectives import solved
-from tinydata.puzzles import Boards, SudokuBoards
+from tinydata.puzzles import Boards
 from tinydata.synthetic.chance import Chance
 
 RECIPE = """
@@ -207,13 +207,6 @@ def test_text_and_puzzles_need_models_of_their_kind(recipe_file: Path) -> None:
         recipes.from_dict(mapping | {"model": plain})
     with pytest.raises(tinycore.ConfigError, match=r"model\.max_seq_len: 40, and a puzzle has 2 slots and 16 cells"):
         recipes.from_dict(mapping | {"model": mapping["model"] | {"max_seq_len": 40}})
-
-
-class Repeated(SudokuBoards):
-    """A board whose copies are always in the same dress, so that every one gets the same vote."""
-
-    def disguised(self, index: int, chance: Chance) -> Any:
-        return super().disguised(index, Chance("the same", 0))
 
 
 @pytest.mark.parametrize("name", ["sudoku", "maze"])

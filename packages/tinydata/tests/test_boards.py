@@ -120,6 +120,11 @@ def test_a_loader_goes_on_where_it_was_and_ranks_share_the_samples(boards: Board
     ranks = [batches(3, PuzzleLoader(boards, 2, rank, 2, seed=5)) for rank in (0, 1)]
     assert [a + b for a, b in zip(*ranks, strict=True)] == whole[:3]
     assert batches(6, PuzzleLoader(boards, 4, seed=6)) != whole
+    older = iter(again)
+    next(older)
+    next(iter(again))
+    with pytest.raises(RuntimeError, match="lost its place"):
+        next(older)
     with pytest.raises(LoaderError, match="seed was 5"):
         PuzzleLoader(boards, 4, seed=6).load_state_dict(loader.state_dict())
 

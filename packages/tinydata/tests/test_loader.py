@@ -22,10 +22,11 @@ import pytest
 
 from tinydata.batch import Batch
 from tinydata.documents import Document
-from tinydata.loader import Loader, LoaderError
+from tinydata.loader import Loader
 from tinydata.packing import pack
 from tinydata.permutation import Permutation
 from tinydata.prefetch import prefetched
+from tinydata.resumable import LoaderError
 from tinydata.row_plan import plan_rows
 from tinydata.shards import ShardError, ShardSet
 from tinydata.tokenizer_training import train_tokenizer

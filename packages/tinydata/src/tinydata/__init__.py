@@ -6,11 +6,12 @@ from tinydata.batch import Batch, PuzzleBatch
 from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
 from tinydata.gsm8k import Gsm8k, WordProblem, final_answer
-from tinydata.loader import Loader, LoaderError
+from tinydata.loader import Loader
 from tinydata.mixed_loader import MixedLoader
 from tinydata.mixture import Mixture, MixtureError, temperature_weights
 from tinydata.packing import pack
 from tinydata.problem_loader import EncodedProblem, ProblemLoader, encode_problems
+from tinydata.resumable import LoaderError
 from tinydata.shards import ShardError, ShardSet
 from tinydata.tokenizer import Tokenizer, TokenizerError
 from tinydata.tokenizer_training import train_tokenizer

@@ -1,8 +1,6 @@
 """Rows of packed documents as batches: shuffled by a keyed permutation, sharded by rank, resumable at any step.
 
-The samples of a run are numbered 0, 1, 2...; sample s is row order_e(s mod R) of epoch e = s // R. Micro-batch k of
-rank r out of w takes samples (k w + r) m .. (k w + r + 1) m - 1, so that w ranks see together what one rank with w
-times the micro-batches sees, and a position is a single integer whatever the number of ranks.
+Sample s of a run is row order_e(s mod R) of epoch e = s // R; which samples make a batch, `resumable` says.
 
 Labels are shifted here and nowhere else: targets[t] = tokens[t + 1] within a document.
 """
@@ -10,13 +8,14 @@ Labels are shifted here and nowhere else: targets[t] = tokens[t + 1] within a do
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from .batch import NOTHING_ASKED, Batch
-from .permutation import Permutation
+from .permutation import shuffled
 from .prefetch import prefetched
+from .resumable import Numbered
 from .row_plan import plan_rows
 from .shards import ShardSet
 
@@ -25,11 +24,7 @@ PADDING = -1
 ORDER_BLOCK = 4096  # samples whose rows are computed at once
 
 
-class LoaderError(ValueError):
-    """A loader cannot continue from a saved state; one line naming what differs."""
-
-
-class Loader:
+class Loader(Numbered[Batch]):
     """Endless batches of `batch_size` rows of `sequence_length` slots; see the module for their order.
 
     rows: rows in an epoch. filled: share of their slots that hold a token. Both come from best-fit decreasing packing,
@@ -51,21 +46,14 @@ class Loader:
         """`batch_size` is the number of rows of one batch on one rank; `prefetch` batches are made ahead in a thread,
         0 makes them when they are asked for. `labels` gives sources a number, which their tokens have in `Batch.labels`.
         Raises ValueError for sizes that make no sense, ShardError for labels where the order of sources is not known."""
-        if batch_size < 1 or world < 1 or not 0 <= rank < world or prefetch < 0:
-            raise ValueError(f"batch_size {batch_size}, rank {rank}, world {world}, prefetch {prefetch}: out of range")
+        super().__init__(batch_size, rank, world, prefetch)
         self._shards = shards
         self._plan = plan_rows(shards, sequence_length)
         self._sequence_length = sequence_length
-        self._batch_size = batch_size
-        self._rank = rank
-        self._world = world
         self._seed = seed
         self._shuffle = shuffle
-        self._prefetch = prefetch
         self._labels = None if labels is None else shards.labels(labels)  # of each shard's documents
-        self._position = 0  # samples handed out by all ranks together
         self._filled_slots: np.ndarray | None = None  # of each row
-        self._reader: object = None  # the iterator that owns the position
         # Padded so that -100, as an index from the end, reads a zero.
         self._token_bytes = np.concatenate([shards.token_bytes, np.zeros(-NO_TARGET, dtype=np.int32)])
         self._dataset = int.from_bytes(hashlib.sha256(shards.content_key.encode()).digest()[:6], "big")
@@ -83,34 +71,7 @@ class Loader:
     @property
     def epoch(self) -> int:
         """Whole epochs in the batches handed out so far."""
-        return self._position // self.rows
-
-    def state_dict(self) -> dict[str, int]:
-        """The position after the batches handed out (not those made ahead), and what it is a position in."""
-        return {"position": self._position, **self._identity()}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues after the batches of a saved state, also with another batch size or number of ranks.
-
-        Iterators made before are ended. Raises LoaderError where the data, sequence length, seed or order differ.
-        """
-        for name, value in self._identity().items():
-            if state.get(name) != value:
-                raise LoaderError(
-                    f"data position: {name} was {state.get(name)!r} when it was saved and is {value} now: "
-                    "continue with the same data and settings, or start at the beginning"
-                )
-        position = state.get("position")
-        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 2**62:
-            raise LoaderError(f"data position: position {position!r} is not a count of samples")
-        self._position = position
-        self._reader = None
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches without end from the current position. The newest iterator owns the position: one made before
-        raises RuntimeError when it is asked for more."""
-        reader = self._reader = object()
-        return self._read(reader)
+        return self._place // self.rows
 
     def epoch_batches(self, rows: int | None = None) -> Iterator[Batch]:
         """One pass over the rows of epoch 0 in order (the first `rows` of them), for validation; moves no position.
@@ -119,12 +80,12 @@ class Loader:
         sample, pass shuffle=True to the loader: without it the first rows are those of the longest documents.
         """
         total = self.rows if rows is None else min(rows, self.rows)
-        batches = -(-total // (self._batch_size * self._world))
+        batches = -(-total // (self.batch_size * self._world))
         order = self._order()
 
         def assemble(index: int) -> Batch:
-            first = (index * self._world + self._rank) * self._batch_size
-            return self._assemble(order(min(first, total), min(first + self._batch_size, total)))
+            first = (index * self._world + self._rank) * self.batch_size
+            return self._assemble(order(min(first, total), min(first + self.batch_size, total)))
 
         return prefetched((assemble(index) for index in range(batches)), self._prefetch)
 
@@ -144,30 +105,9 @@ class Loader:
             self._filled_slots = sums[self._plan.row_start[1:]] - sums[self._plan.row_start[:-1]]
         return self._filled_slots
 
-    def _read(self, reader: object) -> Generator[Batch, None, None]:
-        self._check_owner(reader)
-        stride = self._batch_size * self._world
-
-        def make(position: int) -> Generator[tuple[Batch, int], None, None]:
-            order = self._order()
-            while True:
-                first = position + self._rank * self._batch_size
-                position += stride
-                yield self._assemble(order(first, first + self._batch_size)), position
-
-        batches = prefetched(make(self._position), self._prefetch)
-        try:
-            for batch, position in batches:
-                self._check_owner(reader)
-                self._position = position
-                yield batch
-                self._check_owner(reader)
-        finally:
-            batches.close()
-
-    def _check_owner(self, reader: object) -> None:
-        if self._reader is not reader:
-            raise RuntimeError("this iterator has lost its place: the loader was iterated again or loaded a state")
+    def _maker(self) -> Callable[[int, int], Batch]:
+        order = self._order()
+        return lambda first, stop: self._assemble(order(first, stop))
 
     def _identity(self) -> dict[str, int]:
         return {
@@ -197,18 +137,13 @@ class Loader:
         return rows_of
 
     def _rows_of_samples(self, samples: np.ndarray) -> np.ndarray:
-        epochs, positions = np.divmod(samples, self.rows)
         if not self._shuffle:
-            return positions
-        rows = np.empty_like(positions)
-        for epoch in np.unique(epochs).tolist():
-            chosen = epochs == epoch
-            rows[chosen] = Permutation(self.rows, self._seed, epoch)(positions[chosen])
-        return rows
+            return samples % self.rows
+        return shuffled(samples, self.rows, self._seed)
 
     def _assemble(self, rows: np.ndarray, size: int | None = None) -> Batch:
         """The batch of these rows, filled up to `size`, by default `batch_size`, with rows of padding."""
-        size, length = size or self._batch_size, self._sequence_length
+        size, length = size or self.batch_size, self._sequence_length
         plan = self._plan
         first, stop = plan.row_start[rows], plan.row_start[rows + 1]
         counts = np.zeros(size, dtype=np.int64)

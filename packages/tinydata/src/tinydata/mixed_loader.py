@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from tinydata.batch import Batch
-from tinydata.loader import Loader, LoaderError
+from tinydata.loader import Loader
 from tinydata.mixture import Mixture, MixtureError
-from tinydata.prefetch import prefetched
+from tinydata.resumable import MOST, LoaderError, Resumable
 from tinydata.shards import ShardSet
 
 
-class MixedLoader:
+class MixedLoader(Resumable[Batch, "_Drawn"]):
     """Endless batches of `batch_size` rows of `sequence_length` slots, out of `sources` by name.
 
-    total: samples of the run over all ranks, which progress is a share of. max_epochs: limits by source.
+    total: samples of the run over all ranks, which progress is a share of. max_epochs: limits by source. A saved state may be
+    continued under another mixture or total (a run that forks at a stage). Iterating raises MixtureError once every source is
+    spent.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class MixedLoader:
     ) -> None:
         """Raises MixtureError for sources that the mixture does not name or the other way round, ValueError for sizes that
         make no sense."""
-        if total < 1 or batch_size < 1 or world < 1 or not 0 <= rank < world or prefetch < 0:
-            raise ValueError(f"total {total}, batch_size {batch_size}, rank {rank}, world {world}: out of range")
+        super().__init__(batch_size, rank, world, prefetch, _Drawn.nothing(mixture.names))
+        if total < 1:
+            raise ValueError(f"total: {total} is not positive")
         odd = sorted(set(sources) ^ set(mixture.names)) + sorted(set(max_epochs or {}) - set(sources))
         if odd:
             raise MixtureError(f"{odd[0]}: is not both a source and in the mixture")
@@ -53,16 +56,8 @@ class MixedLoader:
         self._loaders = {
             name: Loader(sources[name], sequence_length, 1, seed=seed, prefetch=0) for name in mixture.names
         }
-        self._length, self._size, self._rank, self._world, self._prefetch = (
-            sequence_length,
-            batch_size,
-            rank,
-            world,
-            prefetch,
-        )
         self._most = {name: int(epochs * self._loaders[name].rows) for name, epochs in (max_epochs or {}).items()}
-        self._drawn = _Drawn.nothing(mixture.names)
-        self._seed = seed
+        self._length, self._seed = sequence_length, seed
 
     @property
     def rows(self) -> int:
@@ -72,59 +67,43 @@ class MixedLoader:
     @property
     def tokens(self) -> dict[str, int]:
         """Tokens handed out so far, by source, over all ranks."""
-        return dict(self._drawn.given)
+        return dict(self._place.given)
 
     @property
     def due(self) -> dict[str, float]:
         """What the schedule says they should be."""
-        return dict(self._drawn.due)
+        return dict(self._place.due)
 
     @property
     def epochs(self) -> dict[str, float]:
         """Passes over each source so far."""
-        return {name: self._drawn.position[name] / loader.rows for name, loader in self._loaders.items()}
+        return {name: self._place.position[name] / loader.rows for name, loader in self._loaders.items()}
 
     @property
     def spent(self) -> tuple[str, ...]:
         """Sources that have given all the epochs they may."""
-        return tuple(name for name, most in self._most.items() if self._drawn.position[name] >= most)
+        return tuple(name for name, most in self._most.items() if self._place.position[name] >= most)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where every source stands after the batches handed out, and what it is a place in; plain numbers and texts."""
-        return {**self._identity(), **self._drawn.plain()}
+    def _made(self, place: _Drawn) -> Iterator[tuple[Batch, _Drawn]]:
+        while True:
+            place = place.copy()
+            chosen = [self._draw(place) for _ in range(self.batch_size * self._world)]
+            own = chosen[self._rank * self.batch_size : (self._rank + 1) * self.batch_size]
+            yield self._assemble(own), place
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on after the batches of a saved state, also with another batch size or number of ranks. Raises LoaderError
-        where sources, seed or lengths differ; the mixture and the total may (a run that forks at a stage)."""
-        for name, value in self._identity().items():
-            if state.get(name) != value:
-                raise LoaderError(
-                    f"data position: {name} was {state.get(name)!r} when it was saved and is {value!r} now: "
-                    "continue with the same data and settings, or start at the beginning"
-                )
-        self._drawn = _Drawn.parse(state, self.mixture.names)
+    def _written(self, place: _Drawn) -> dict[str, Any]:
+        return place.plain()
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches without end from the current position. Raises MixtureError when every source is spent."""
-
-        def make(drawn: _Drawn) -> Iterator[tuple[Batch, _Drawn]]:
-            while True:
-                drawn = drawn.copy()
-                chosen = [self._draw(drawn) for _ in range(self._size * self._world)]
-                own = chosen[self._rank * self._size : (self._rank + 1) * self._size]
-                yield self._assemble(own), drawn
-
-        for batch, drawn in prefetched(make(self._drawn), self._prefetch):
-            self._drawn = drawn
-            yield batch
+    def _read_back(self, state: dict[str, Any]) -> _Drawn:
+        return _Drawn.parse(state, self.mixture.names)
 
     def epoch_batches(self, rows: int | None = None) -> Iterator[Batch]:
         """The first `rows` rows of the stream, by default as many as all sources have, for scoring; moves no position."""
         drawn = _Drawn.nothing(self.mixture.names)
         total = self.rows if rows is None else rows
         chosen = [self._draw(drawn) for _ in range(total)][self._rank :: self._world]
-        for first in range(0, len(chosen), self._size):
-            yield self._assemble(chosen[first : first + self._size])
+        for first in range(0, len(chosen), self.batch_size):
+            yield self._assemble(chosen[first : first + self.batch_size])
 
     def _draw(self, drawn: _Drawn) -> tuple[str, int]:
         """The source of the next row and its sample there; `drawn` moves on."""
@@ -206,11 +185,11 @@ class _Drawn:
             found = state.get(key)
             if not isinstance(found, dict) or set(found) != set(names):
                 raise LoaderError(f"data position: {key} does not name the sources {', '.join(names)}")
-            if not all(type(value) in kinds and 0 <= value < 2**62 for value in found.values()):
+            if not all(type(value) in kinds and 0 <= value < MOST for value in found.values()):
                 raise LoaderError(f"data position: {key} is not a count for each source")
             return {name: found[name] for name in names}
 
         samples = state.get("samples")
-        if type(samples) is not int or not 0 <= samples < 2**62:
+        if type(samples) is not int or not 0 <= samples < MOST:
             raise LoaderError(f"data position: samples {samples!r} is not a count")
         return _Drawn(samples, numbers("position", (int,)), numbers("given", (int,)), numbers("due", (int, float)))

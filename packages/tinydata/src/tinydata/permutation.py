@@ -51,6 +51,16 @@ class Permutation:
         return left * self._right + right
 
 
+def shuffled(samples: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """(N,) samples, counted from 0 over all epochs of `size` rows -> (N,) their rows: each epoch in an order of its own."""
+    epochs, positions = np.divmod(samples, size)
+    rows = np.empty_like(positions)
+    for epoch in np.unique(epochs).tolist():
+        chosen = epochs == epoch
+        rows[chosen] = Permutation(size, seed, epoch)(positions[chosen])
+    return rows
+
+
 def _mix(values: np.ndarray, key: np.uint64) -> np.ndarray:
     """The finalizer of SplitMix64 (Steele et al. 2014) on `values` + key, modulo 2^64."""
     mixed = values + key

@@ -3,22 +3,23 @@
     tokens     end question answer end end end ...      documents 0, and -1 in the padding behind the first end
     targets    the answer's tokens and its end, shifted (`answer_targets`); -100 in the question and in the padding
 
-Sample s of a run is problem order_e(s mod N) of epoch e = s // N; batches, ranks and positions are those of `Loader`.
+Sample s of a run is problem order_e(s mod N) of epoch e = s // N; which samples make a batch,
+`resumable` says.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinydata.answer_targets import answer_targets
 from tinydata.batch import Batch
-from tinydata.loader import NO_TARGET, PADDING, LoaderError
-from tinydata.permutation import Permutation
-from tinydata.prefetch import prefetched
+from tinydata.loader import NO_TARGET, PADDING
+from tinydata.permutation import shuffled
+from tinydata.resumable import Numbered
 from tinydata.tokenizer import Tokenizer
 
 
@@ -40,7 +41,7 @@ def encode_problems(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> l
     ]
 
 
-class ProblemLoader:
+class ProblemLoader(Numbered[Batch]):
     """Batches of `batch_size` rows of `sequence_length` slots."""
 
     def __init__(
@@ -55,19 +56,16 @@ class ProblemLoader:
         prefetch: int = 2,
     ) -> None:
         """Raises ValueError for no problems, one that is longer than a row, and sizes that make no sense."""
-        if batch_size < 1 or world < 1 or not 0 <= rank < world or prefetch < 0:
-            raise ValueError(f"batch_size {batch_size}, rank {rank}, world {world}, prefetch {prefetch}: out of range")
+        super().__init__(batch_size, rank, world, prefetch)
         if not problems:
             raise ValueError("problems: there are none")
         longest = max(len(problem.ids) for problem in problems)
         if longest > sequence_length:
             raise ValueError(f"problems: one has {longest} tokens, a row {sequence_length}")
-        self.problems, self.batch_size = problems, batch_size
-        self._length, self._rank, self._world, self._seed, self._prefetch = sequence_length, rank, world, seed, prefetch
+        self.problems, self._length, self._seed = problems, sequence_length, seed
         self._end = tokenizer.end_id
         # padded so that -100, as an index from the end, reads a zero
         self._token_bytes = np.concatenate([tokenizer.token_bytes(), np.zeros(-NO_TARGET, dtype=np.int64)])
-        self._position = 0
         self._dataset = int(content_key(problems)[:12], 16)
 
     @property
@@ -75,46 +73,18 @@ class ProblemLoader:
         """Problems in an epoch, over all ranks."""
         return len(self.problems)
 
-    def state_dict(self) -> dict[str, int]:
-        """The position after the batches handed out, and what it is a position in."""
-        return {"position": self._position, **self._identity()}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on after the batches of a saved state. Raises LoaderError where problems, rows or seed differ."""
-        for name, value in self._identity().items():
-            if state.get(name) != value:
-                raise LoaderError(
-                    f"data position: {name} was {state.get(name)!r} when it was saved and is {value} now: "
-                    "continue with the same data and settings, or start at the beginning"
-                )
-        position = state.get("position")
-        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < 2**62:
-            raise LoaderError(f"data position: position {position!r} is not a count of samples")
-        self._position = position
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Batches without end from the current position."""
-
-        def make(position: int) -> Iterator[tuple[Batch, int]]:
-            while True:
-                first = position + self._rank * self.batch_size
-                position += self.batch_size * self._world
-                samples = range(first, first + self.batch_size)
-                yield self._assemble([self._problem(sample) for sample in samples]), position
-
-        for batch, position in prefetched(make(self._position), self._prefetch):
-            self._position = position
-            yield batch
-
     def epoch_batches(self, rows: int | None = None) -> Iterator[Batch]:
         """The first `rows` problems in their order, for scoring; moves no position. A rank may have fewer batches."""
         mine = range(self.rows if rows is None else min(rows, self.rows))[self._rank :: self._world]
         for first in range(0, len(mine), self.batch_size):
             yield self._assemble([self.problems[index] for index in mine[first : first + self.batch_size]])
 
-    def _problem(self, sample: int) -> EncodedProblem:
-        epoch, place = divmod(sample, self.rows)
-        return self.problems[int(Permutation(self.rows, self._seed, epoch)(np.array([place]))[0])]
+    def _maker(self) -> Callable[[int, int], Batch]:
+        def make(first: int, stop: int) -> Batch:
+            rows = shuffled(np.arange(first, stop), self.rows, self._seed)
+            return self._assemble([self.problems[row] for row in rows])
+
+        return make
 
     def _assemble(self, problems: Sequence[EncodedProblem]) -> Batch:
         tokens = np.full((len(problems), self._length), self._end, dtype=np.int64)
