@@ -105,6 +105,17 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run: Path, recipe_file:
     ]
 
 
+def test_an_average_may_begin_in_the_middle(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "late"
+    assert puzzle("--recipe", recipe_file, "--train.ema", "null", "--train.steps", "2", "--out", out).returncode == 0
+    assert not (out / "checkpoints/step_00000002/average.safetensors").exists()
+    changes = ["--train.ema", "0.9", "--train.steps", "4", "--allow-changes"]
+    resumed = puzzle("--resume", out, *changes)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "begins with the weights as they are" in resumed.stderr
+    assert (out / "checkpoints/step_00000004/average.safetensors").is_file()
+
+
 def test_two_processes_share_the_rows_of_a_step(recipe_file: Path, tmp_path: Path) -> None:
     """With as many supervision steps for every row, two processes compute what one does."""
     found = []

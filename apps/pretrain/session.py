@@ -123,7 +123,10 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         checkpoints.load_optimizer(start.checkpoint, scalars, model, optimizer)
     average = None if recipe.train.ema is None else tinycore.optim.WeightAverage(model, recipe.train.ema)
     if average is not None and start.checkpoint is not None:
-        checkpoints.load_average(start.checkpoint, average)
+        if (start.checkpoint / checkpoints.AVERAGE).is_file():
+            checkpoints.load_average(start.checkpoint, average)
+        else:
+            console.warn("the run kept no average of its weights so far; it begins with the weights as they are")
     parameters = tinycore.count(recipe.model).parameters
     console.say(
         f"{parameters:,} parameters on {world.size} process{'es' if world.size > 1 else ''} "
