@@ -124,6 +124,9 @@ def test_problems_are_split_and_what_is_too_long_is_counted(
 def test_annotations_may_become_calls(problem_file: Path) -> None:
     data = ProblemData(path=str(problem_file), sequence_length=64, validation=0.2, annotations="calls")
     prepared = problems.prepare(data, 1024, Console(json=True))
+    call = prepared.tokenizer.special["<calc>"]
+    assert all(problem.ids[problem.prompt :].tolist().count(call) == 1 for problem in prepared.train), "as one token"
+    assert not any(call in problem.ids[: problem.prompt] for problem in prepared.train)
     assert all("<calc>" in prepared.tokenizer.decode(problem.ids.tolist()) for problem in prepared.train)
     with pytest.raises(BadRequest, match="has no row for every one of the tokenizer's"):
         problems.prepare(data, 256, Console(json=True))

@@ -144,7 +144,7 @@ def test_averages_are_what_is_scored_and_used(run: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(own.parameters(), averaged.parameters(), strict=True))
     recipe = recipes.load(run / "recipe.yaml")
     assert isinstance(recipe.data, SudokuData)
-    boards = puzzles.prepare(recipe.data, Console(json=True), ("validation",)).validation
+    boards = puzzles.boards(recipe.data, "validation", Console(json=True))
     found = scoring.score(averaged.eval(), boards, 12)
     saved = checkpoints.read_progress(checkpoint)[0].latest
     assert saved is not None
@@ -228,7 +228,7 @@ def test_scores_are_those_of_a_loop_over_puzzles(name: str, recipe_file: Path) -
     recipe = recipes.from_dict(mapping)
     torch.manual_seed(0)
     model = tinycore.build(recipe.model).eval()
-    boards: Boards = puzzles.prepare(recipe.data, Console(json=True), ("test",)).test  # ty: ignore[invalid-argument-type]
+    boards: Boards = puzzles.boards(recipe.data, "test", Console(json=True))  # ty: ignore[invalid-argument-type]
     found = scoring.score(model, boards, 7, batch=3)
     exact, cells = [0] * 3, [0] * 3
     for index in range(7):
@@ -245,7 +245,7 @@ def test_a_vote_is_for_the_answer_that_most_copies_give(recipe_file: Path, monke
     """The model is wrong about the puzzle itself and right about its copies."""
     recipe = recipes.load(recipe_file)
     assert isinstance(recipe.data, SudokuData)
-    boards = puzzles.prepare(recipe.data, Console(json=True), ("test",)).test
+    boards = puzzles.boards(recipe.data, "test", Console(json=True))
     model = tinycore.build(recipe.model).eval()
     own = np.zeros((2, 16), dtype=np.int64)
     right = {index: boards.row(index)[1][boards.slots :] for index in range(2)}

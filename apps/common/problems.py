@@ -18,7 +18,7 @@ from tinydata.special_tokens import SPECIAL_TOKENS
 
 @dataclass(frozen=True)
 class PreparedProblems:
-    """Encoded problems to train on and to score; `questions`, `answers`: texts of the latter."""
+    """Encoded problems to train on and to score; `answers`: the numbers that are right for the latter."""
 
     tokenizer: Tokenizer
     train: list[EncodedProblem]
@@ -65,7 +65,7 @@ def prepare(data: ProblemData, vocab_size: int, console: Console) -> PreparedPro
         )
     encoded, left_out, kept = {}, 0, []
     for side, found in pairs.items():
-        rows = encode_problems(found, tokenizer)
+        rows = encode_problems(found, tokenizer, calls=data.annotations == "calls")
         short = [index for index, row in enumerate(rows) if len(row.ids) <= data.sequence_length]
         left_out += len(rows) - len(short)
         encoded[side] = [rows[index] for index in short]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
@@ -47,22 +47,18 @@ class PreparedPuzzles:
         return self.content[:16]
 
 
-def prepare(
-    data: PuzzleData, console: Console, sides: Iterable[Side] = ("train", "validation", "test")
-) -> PreparedPuzzles:
-    """The boards of `data`; of `sides` left out, training's stand in. Raises PuzzleError for what cannot be made or read."""
+def prepare(data: PuzzleData, console: Console) -> PreparedPuzzles:
+    """The boards of `data`, all sides. Raises PuzzleError for what cannot be made or read."""
+    return PreparedPuzzles(*(boards(data, side, console) for side in ("train", "validation", "test")))
+
+
+def boards(data: PuzzleData, side: Side, console: Console) -> Boards:
+    """The boards of one side of `data`. Raises as `prepare`."""
     if isinstance(data, ArcData):
-        tasks = list(read_arc(data.path, data.solutions).values())
-        tests = ArcBoards(tasks, tests=True, side=data.side)
-        return PreparedPuzzles(ArcBoards(tasks, side=data.side), tests, tests)
+        tasks = read_arc(data.path, data.solutions).values()
+        return ArcBoards(tasks, tests=side != "train", side=data.side)
     assert isinstance(data, GeneratedPuzzles)
-    wanted = set(sides)
-    found: dict[str, Boards] = {}
-    for side in ("train", "validation", "test"):
-        if side in wanted:
-            found[side] = _generated(data, _existing(data, side), console)
-    any_side = next(iter(found.values()))
-    return PreparedPuzzles(*(found.get(side, any_side) for side in ("train", "validation", "test")))
+    return _generated(data, _existing(data, side), side, console)
 
 
 def _existing(data: GeneratedPuzzles, side: Side) -> Side:
@@ -71,7 +67,7 @@ def _existing(data: GeneratedPuzzles, side: Side) -> Side:
     return side if side == "train" or side in shares else "test"
 
 
-def _generated(data: GeneratedPuzzles, side: Side, console: Console) -> Boards:
+def _generated(data: GeneratedPuzzles, split: Side, side: Side, console: Console) -> Boards:
     count = data.puzzles if side == "train" else data.held_out
     with console.counting(
         f"making {count:,} puzzles to {'train on' if side == 'train' else 'score'}", count
@@ -82,7 +78,7 @@ def _generated(data: GeneratedPuzzles, side: Side, console: Console) -> Boards:
                 counting.advance()
                 yield puzzle
 
-        shared: dict[str, Any] = {"seed": data.seed, "split": side}
+        shared: dict[str, Any] = {"seed": data.seed, "split": split}
         if isinstance(data, SudokuData):
             made = sudoku(data.side, clues=data.clues, min_guesses=data.min_guesses, **shared)
             return SudokuBoards(counted(made), data.slots)

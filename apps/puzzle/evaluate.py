@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
     console = Console(json="json" in arguments.options)
     model = trained.load(arguments, processes.device_type(arguments.text("device", "auto"), 1))
     split = cast(Literal["test", "validation"], arguments.text("split", "test"))
-    boards = model.boards(split, console).test
+    boards = model.boards(split, console)
     limit = min(arguments.whole("limit", len(boards)), len(boards))
     with console.counting(f"solving {limit:,} puzzles", limit) as counting:
         done = 0

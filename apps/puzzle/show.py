@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
     if "board" in arguments.options:
         boards, index = _yours(arguments.text("board", ""), model.data), 0
     else:
-        boards = model.boards("test", console).test
+        boards = model.boards("test", console)
         index = arguments.whole("puzzle", 0, least=0)
         if index >= len(boards):
             raise BadRequest(f"--puzzle {index}: there are {len(boards):,}, from 0 on")

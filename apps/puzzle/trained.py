@@ -10,9 +10,10 @@ from apps.common.command_line import Arguments
 from apps.common.console import Console
 from apps.common.data_config import PuzzleData
 from apps.common.errors import BadRequest
-from apps.common.puzzles import PreparedPuzzles, Side
+from apps.common.puzzles import Side
 from apps.common.recipe import Recipe
 from tinycore import Decoder
+from tinydata.puzzles import Boards
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Trained:
         assert isinstance(data, PuzzleData)
         return data
 
-    def boards(self, side: Side, console: Console) -> PreparedPuzzles:
-        """The puzzles of one side only; the other fields hold them too."""
-        return puzzles.prepare(self.data, console, (side,))
+    def boards(self, side: Side, console: Console) -> Boards:
+        """The recipe's puzzles of one side."""
+        return puzzles.boards(self.data, side, console)
 
 
 def load(arguments: Arguments, device: str) -> Trained:

@@ -31,9 +31,13 @@ class EncodedProblem:
     prompt: int
 
 
-def encode_problems(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[EncodedProblem]:
-    """(question, answer) as texts, joined as they are -> ids; neither may hold special tokens that are meant."""
-    questions, answers = (tokenizer.encode_batch([pair[part] for pair in pairs]) for part in (0, 1))
+def encode_problems(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, calls: bool = False
+) -> list[EncodedProblem]:
+    """(question, answer) as texts, joined as they are -> ids. calls: tags such as `<calc>` in an answer are the single tokens
+    that they name (the answer must be one that we wrote, see `WordProblem.with_calls`); in a question they never are."""
+    questions = tokenizer.encode_batch([question for question, _ in pairs])
+    answers = tokenizer.encode_batch([answer for _, answer in pairs], allow_special=calls)
     end = tokenizer.end_id
     return [
         EncodedProblem(np.array([end, *question, *answer, end], dtype=np.int64), 1 + len(question))
