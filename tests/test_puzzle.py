@@ -17,7 +17,7 @@ import torch
 import tinycore
 from apps.common import checkpoints, command_line, comparison, logs, puzzles, recipes, run_record
 from apps.common.console import Console
-from apps.common.data_config import SudokuData
+from apps.common.puzzle_config import SudokuData
 from apps.common.puzzle_task import answers_by_step
 from apps.puzzle import __main__ as program
 from apps.puzzle import scoring
@@ -103,6 +103,26 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run: Path, recipe_file:
     assert [r for r in logs.read(run / "metrics.jsonl") if r["step"] > 4] == [
         r for r in logs.read(out / "metrics.jsonl") if r["step"] > 4
     ]
+
+
+def test_mazes_are_trained_by_naming_them(recipe_file: Path, tmp_path: Path) -> None:
+    maze = [
+        "--data.kind",
+        "maze",
+        "--data.side",
+        "9",
+        "--data.puzzles",
+        "8",
+        "--data.held_out",
+        "4",
+        "--data.slots",
+        "1",
+    ]
+    done = puzzle("--recipe", recipe_file, *maze, "--train.steps", "2", "--out", tmp_path / "maze")
+    assert done.returncode == 0, done.stderr
+    shown = puzzle("show", tmp_path / "maze")
+    assert shown.returncode == 0, shown.stderr
+    assert {"S", "G", "#"} <= set(shown.stdout)
 
 
 def test_an_average_may_begin_in_the_middle(recipe_file: Path, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from typing import Any
 from apps.common import mirror_directory
 from apps.common.checkpoints import Progress
 from apps.common.console import Console
-from apps.common.data_config import ArcData, EmbeddedSource, FilesSource, HubSource, TextData, TokenizerFile
+from apps.common.data_config import EmbeddedSource, FilesSource, HubSource, TextData, TokenizerFile
 from apps.common.mirror_directory import MirrorDirectory, Snapshot
+from apps.common.puzzle_config import ArcData
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
 

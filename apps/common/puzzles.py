@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 from apps.common.console import Console
-from apps.common.data_config import ArcData, GeneratedPuzzles, MazeData, PuzzleData, SudokuData
+from apps.common.puzzle_config import ArcData, GeneratedPuzzles, MazeData, PuzzleData, SudokuData
 from tinydata.puzzles import ArcBoards, Boards, MazeBoards, SudokuBoards, maze, read_arc, sudoku
 from tinydata.puzzles.sudoku import DEFAULT_FRACTIONS
 

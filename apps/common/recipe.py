@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from apps.common.config_fields import described, not_negative, positive, share
-from apps.common.data_config import DataConfig, PuzzleData, TextData, TrainedTokenizer
+from apps.common.data_config import DataConfig, TextData, TrainedTokenizer
+from apps.common.puzzle_config import PuzzleData
 from tinycore import ModelConfig
 from tinycore.config import ConfigError, Family, unknown
 from tinycore.ffns.experts import expert_names

@@ -20,7 +20,6 @@ from apps.common.data_config import (
     DataConfig,
     HubTokenizer,
     ProblemData,
-    PuzzleData,
     TextData,
     TokenizerConfig,
     TokenizerFile,
@@ -28,6 +27,7 @@ from apps.common.data_config import (
 )
 from apps.common.errors import BadRequest
 from apps.common.overrides import Override
+from apps.common.puzzle_config import PuzzleData
 from apps.common.recipe import Recipe, SampleConfig
 from tinycore.config import dump, field_types
 from tinycore.config import load as load_strictly

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from apps.common import data, problems, puzzles
 from apps.common.console import Console
-from apps.common.data_config import ProblemData, PuzzleData
+from apps.common.data_config import ProblemData
 from apps.common.language_task import LanguageTask
 from apps.common.problem_task import ProblemTask
 from apps.common.processes import World
+from apps.common.puzzle_config import PuzzleData
 from apps.common.puzzle_task import PuzzleTask
 from apps.common.recipe import Recipe
 from apps.common.task import Task

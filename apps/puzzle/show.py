@@ -10,8 +10,8 @@ from rich.text import Text
 from apps.common import command_help, command_line, processes
 from apps.common.command_line import Grammar, Option
 from apps.common.console import Console
-from apps.common.data_config import SudokuData
 from apps.common.errors import BadRequest
+from apps.common.puzzle_config import SudokuData
 from apps.common.puzzle_task import answers_by_step
 from apps.puzzle import trained
 from tinydata.batch import NOTHING_ASKED

@@ -8,8 +8,8 @@ from pathlib import Path
 from apps.common import checkpoints, puzzles, recipes, recursion, run_record
 from apps.common.command_line import Arguments
 from apps.common.console import Console
-from apps.common.data_config import PuzzleData
 from apps.common.errors import BadRequest
+from apps.common.puzzle_config import PuzzleData
 from apps.common.puzzles import Side
 from apps.common.recipe import Recipe
 from tinycore import Decoder
