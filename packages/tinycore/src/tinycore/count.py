@@ -129,9 +129,11 @@ class Count:
     parameters: int
     embedding_parameters: int
 
-    def forward_flops(self, length: int) -> dict[str, float]:
-        """Forward FLOPs per token by component, for sequences of `length` tokens."""
-        return dict(self.config.cost(length).flops)
+    def forward_flops(self, length: int, training: bool = False) -> dict[str, float]:
+        """Forward FLOPs per token by component, for sequences of `length` tokens; in training the next-token head may read
+        several streams."""
+        readings = self.config.depth.readings if training else 1
+        return dict(self.config.cost(length, readings=readings).flops)
 
     def backward_flops(self, length: int) -> dict[str, float]:
         """FLOPs per token of one backward pass by component: two products for each that it goes through."""
@@ -144,14 +146,15 @@ class Count:
     def training_flops(self, length: int) -> dict[str, float]:
         """The same by component. Of recursive depth: all supervision steps, whose every one has its backward pass and loss."""
         passes, backward = self.config.depth.passes, self.backward_flops(length)
-        found = self.forward_flops(length)
+        found = self.forward_flops(length, training=True)
         if "head" in found:
             found["head"] *= passes  # a forward pass alone has one
         return {name: value + passes * backward[name] for name, value in found.items()}
 
     def _learning(self, length: int) -> Cost:
         """The cost of what one backward pass goes through."""
-        return self.config.cost(length, sites=self.config.depth.gradient_calls(self.config.size()))
+        depth = self.config.depth
+        return self.config.cost(length, sites=depth.gradient_calls(self.config.size()), readings=depth.readings)
 
     def state_bytes(self, length: int, bytes_per_element: int = 4) -> int:
         """Bytes of decoding state of one row after `length` tokens."""
@@ -174,10 +177,12 @@ class Count:
         """
         config, tokens = self.config, rows * length
         scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device, recompute=recompute)
-        cost = config.cost(length, scope, config.depth.gradient_calls(config.size()))
+        cost = config.cost(length, scope, config.depth.gradient_calls(config.size()), config.depth.readings)
         gradients = 4 * self.parameters
         kept = int(cost.saved_bytes(product_bytes) * tokens) + cost.held + scope.cast_bytes * cost.products
-        head = max(head.workspace(scope, config.embed.tied, tokens) for head in config.heads.values())
+        head = max(
+            head.workspace(scope, config.embed.tied, config.depth.readings * tokens) for head in config.heads.values()
+        )
         before = gradients if accumulated else 0
         shared = sum(cost.shared.values())
         # what the last norm kept is gone when the backward pass reaches the layers

@@ -229,11 +229,15 @@ class DepthConfig(Family):
 
     `build(layers, scope)` -> module (layers, x, carry, ctx, state, taps) -> `depth.calls.Ascent`.
 
-    `runs_stream`: whether it runs the residual's stream module between its calls.
+    `runs_stream`: whether it runs the residual's stream module between its calls. `regroups`: whether some calls see groups
+    of tokens instead of tokens. `adjustable`: the settings (dotted below the depth) on which no parameter depends, so that a
+    trained model may be used with others.
     """
 
     default: ClassVar[str | None] = "plain"
     runs_stream: ClassVar[bool] = False
+    regroups: ClassVar[bool] = False
+    adjustable: ClassVar[tuple[str, ...]] = ()
 
     def check(self, layers: int) -> None:
         """Raise ConfigError("key: what is wrong") if a stack of `layers` modules cannot be run so."""
@@ -250,6 +254,20 @@ class DepthConfig(Family):
         """How many calls add to one residual stream."""
         return max(1, len(self.call_sites(layers)))
 
+    def slots(self, site: CallSite, layers: int, length: int) -> int:
+        """How many slots the call at `site` sees of a fresh document of `length` tokens."""
+        return length
+
+    @property
+    def readings(self) -> int:
+        """How many streams the next-token head reads in training."""
+        return 1
+
+    def settled(self) -> DepthConfig:
+        """The same depth with every setting written out that decides a parameter's shape, so that `adjustable` ones may
+        change."""
+        return self
+
     @property
     def recurs(self) -> bool:
         """Whether it goes on from latents, in supervision steps."""
@@ -263,8 +281,8 @@ class DepthConfig(Family):
     def build(self, layers: int, scope: Scope) -> nn.Module:
         raise NotImplementedError
 
-    def cost(self, scope: Scope) -> Cost:
-        """What depth owns itself: step embeddings, halting heads."""
+    def cost(self, scope: Scope, length: int) -> Cost:
+        """What depth owns itself: step embeddings, halting heads, what it keeps between chunks."""
         return Cost()
 
 

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinycore.context import begin
-from tinycore.depth.calls import Latents
+from tinycore.context import Context, begin
+from tinycore.depth.calls import Latents, Readings
 from tinycore.depth.recursive import Recursive
 from tinycore.families import LOSS, Aux
+from tinycore.heads.lm import HeadOutput
 from tinycore.layer import Layer
 from tinycore.model_config import ModelConfig
 from tinycore.recompute import Policy
 from tinycore.state import STREAM, State
+from tinycore.targets import IGNORED
 
 
 @dataclass
@@ -107,16 +109,21 @@ class Decoder(nn.Module):
             (state or {}) if keep and latents is None else None,
             {} if latents is None else {"latents": latents},
         )
-        x, tapped, after, aux, left = self.depth(self.layers, x, carry, seen, kept, self.taps, **further)
+        x, tapped, after, aux, left, readings = self.depth(self.layers, x, carry, seen, kept, self.taps, **further)
         if widened is not None:
             x, tapped = widened.narrowed(x), {name: widened.narrowed(tap) for name, tap in tapped.items()}
+            if readings is not None:
+                readings = Readings(*(tuple(map(widened.narrowed, parts)) for parts in readings))
         tapped["final"] = self.norm(x)
         losses = {name.removeprefix(LOSS): entry for name, entry in aux.items() if name.startswith(LOSS)}
         losses = losses if targets is not None else {}
         stats = {name: entry for name, entry in aux.items() if not name.startswith(LOSS)}
         logits, values = None, {}
         for name, head in self.heads.items():
-            found = head(tapped, self.embed.weight, ctx, targets, return_logits)
+            if name == "lm" and readings is not None and targets is not None:
+                found = self._read(head, readings, targets, ctx, return_logits)
+            else:
+                found = head(tapped, self.embed.weight, ctx, targets, return_logits)
             losses.update(found.losses)
             stats.update(found.stats)
             logits = found.logits if found.logits is not None else logits
@@ -128,6 +135,23 @@ class Decoder(nn.Module):
         if losses:
             loss = torch.stack([total / count.clamp(min=1) for total, count in losses.values()]).sum()
         return Output(logits, loss, losses, tapped["final"], after, stats, values, left)
+
+    def _read(self, head: Any, readings: Readings, targets: Tensor, ctx: Context, return_logits: bool) -> HeadOutput:
+        """The next-token loss as the weighted sum of the losses of several streams; logits are those of the last."""
+        streams, count = readings.streams, len(readings.streams)
+        found = head(
+            {"final": self.norm(torch.cat(streams))},
+            self.embed.weight,
+            ctx,
+            targets.repeat(count, 1),
+            return_logits,
+            torch.cat(readings.weights),
+        )
+        number = (targets != IGNORED).sum()
+        losses = {name: (total, number) for name, (total, _) in found.losses.items()}
+        stats = {name: (total, number) for name, (total, _) in found.stats.items()}
+        logits = None if found.logits is None else found.logits[-len(targets) :]
+        return HeadOutput(losses, stats, logits)
 
     def recompute(self, policy: Policy) -> None:
         """Let calls of layers in training keep what `policy` says; see `tinycore.recompute`."""

@@ -212,20 +212,32 @@ class ModelConfig:
                 " give these layers the same kv_heads and head_dim"
             )
 
-    def cost(self, length: int, scope: Scope | None = None, sites: Sequence[CallSite] | None = None) -> Cost:
+    def cost(
+        self,
+        length: int,
+        scope: Scope | None = None,
+        sites: Sequence[CallSite] | None = None,
+        readings: int = 1,
+    ) -> Cost:
         """Cost of the whole model per token, in sequences of `length` tokens; memory as `scope` trains.
 
-        `sites`: the calls of layers that are counted, all of a forward pass by default.
+        `sites`: the calls of layers that are counted, all of a forward pass by default; `readings`: the streams that the
+        next-token head reads.
 
         A sequence counts as one document, in front of which its registers stand: layers see so many slots more, whose
         work is shared out among the tokens.
         """
         scope = scope or self.scope()
-        calls = Counter(site.layer for site in (self.call_sites() if sites is None else sites))
-        seen = length + self.embed.register_slots
-        inner = self.depth.cost(scope)
-        for index, layer in enumerate(self.flat_layers()):
-            inner += layer.cost(replace(scope, layer=index), seen).recomputed(scope, seen).called(calls[index])
+        seen, layers = length + self.embed.register_slots, self.flat_layers()
+        sites = self.call_sites() if sites is None else sites
+        calls = Counter((site.layer, self.depth.slots(site, len(layers), seen)) for site in sites)
+        inner = self.depth.cost(scope, seen)
+        for index, layer in enumerate(layers):
+            own = replace(scope, layer=index)
+            inner += Cost(parameters=layer.cost(own, seen).parameters)
+            for slots, times in ((slots, times) for (called, slots), times in calls.items() if called == index):
+                one = layer.cost(own, slots).recomputed(scope, slots).called(times)
+                inner += replace(one, parameters=0).spread(slots / seen)
         stream = self.residual.stream_cost(scope, seen)
         if seen != length:
             inner, stream = inner.spread(seen / length), stream.spread(seen / length)
@@ -233,8 +245,8 @@ class ModelConfig:
         total = replace(total + stream, transient=total.transient + stream.transient)
         for mixer in self.sharing().values():
             total += mixer.shared_cost(scope)
-        for head in self.heads.values():
-            total += head.cost(scope, self.embed.tied)
+        for name, head in self.heads.items():
+            total += head.cost(scope, self.embed.tied).spread(readings if name == "lm" else 1)
         return total
 
 

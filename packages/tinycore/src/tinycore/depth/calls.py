@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,23 @@ class Latents(NamedTuple):
     low: Tensor  # (B, T, D)
 
 
+class Readings(NamedTuple):
+    """Several streams that the next-token head reads in training, each token's loss weighted."""
+
+    streams: tuple[Tensor, ...]  # (B, T, D) each
+    weights: tuple[Tensor, ...]  # (B, T) each
+
+
 class Ascent(NamedTuple):
-    """What a depth gives: the stream (B, T, D), the tapped outputs by call site, state, aux; latents of recursive depth."""
+    """What a depth gives: the stream (B, T, D), the tapped outputs by call site, state, aux; latents of recursive depth;
+    in training, what the next-token head reads instead of the stream, where that is not the stream."""
 
     x: Tensor
     tapped: dict[str, Tensor]
     state: State | None
     aux: Aux
     latents: Latents | None = None
+    readings: Readings | None = None
 
 
 class Calls:
@@ -46,13 +55,14 @@ class Calls:
         self.tapped: dict[str, Tensor] = {}
         self.aux: Aux = {}
 
-    def __call__(self, site: CallSite, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """The layer of `site` on x (B, T, D)."""
+    def __call__(self, site: CallSite, x: Tensor, carry: Carry, ctx: Context | None = None) -> tuple[Tensor, Carry]:
+        """The layer of `site` on x (B, T, D), in the context of the pass or in `ctx`."""
+        ctx = self.ctx if ctx is None else ctx
         local = None if self.state is None else take_local(self.state, site.path)
         if self.recompute != "none" and torch.is_grad_enabled():
-            x, carry, found = call(self.layers[site.layer], x, carry, self.ctx, self.recompute)
+            x, carry, found = call(self.layers[site.layer], x, carry, ctx, self.recompute)
         else:
-            x, carry, local, found = self.layers[site.layer](x, carry, self.ctx, local)
+            x, carry, local, found = self.layers[site.layer](x, carry, ctx, local)
         if self.kept is not None and local is not None:
             put_local(self.kept, site.path, local)
         add_aux(self.aux, found)
@@ -60,6 +70,28 @@ class Calls:
             self.tapped[site.path] = x
         return x, carry
 
-    def result(self, x: Tensor, latents: Latents | None = None) -> Ascent:
+    def remember(self, site: CallSite, x: Tensor, carry: Carry) -> Carry:
+        """Keep of x (B, T, D) at `site` what later tokens read there, and compute no more than that."""
+        layer: Any = self.layers[site.layer]
+        if self.state is not None and self.kept is not None:
+            carry, local = layer.remember(x, carry, self.ctx, take_local(self.state, site.path))
+            put_local(self.kept, site.path, local)
+        return carry
+
+    def skip(self, site: CallSite) -> None:
+        """Leave what `site` keeps as it was: none of its tokens are in this chunk."""
+        if self.state is not None and self.kept is not None:
+            put_local(self.kept, site.path, take_local(self.state, site.path))
+
+    def past(self, path: str) -> Any:
+        """What the depth itself kept at `path` ("<name>/<part>") of the chunks before; None in a fresh stream."""
+        return None if self.state is None else self.state.get(path)
+
+    def keep(self, path: str, entry: Any) -> None:
+        """Have the depth itself keep a NamedTuple of tensors at `path`, where a state is kept at all."""
+        if self.kept is not None:
+            self.kept[path] = entry
+
+    def result(self, x: Tensor, latents: Latents | None = None, readings: Readings | None = None) -> Ascent:
         """What the pass gives, with the stream as it leaves the layers."""
-        return Ascent(x, self.tapped, self.kept, self.aux, latents)
+        return Ascent(x, self.tapped, self.kept, self.aux, latents, readings)

@@ -103,23 +103,31 @@ class LanguageModelHead(nn.Module):
         self.vocab_size = scope.vocab_size
 
     def forward(
-        self, tapped: Mapping[str, Tensor], embedding: Tensor, ctx: Context, targets: Tensor | None, return_logits: bool
+        self,
+        tapped: Mapping[str, Tensor],
+        embedding: Tensor,
+        ctx: Context,
+        targets: Tensor | None,
+        return_logits: bool,
+        weights: Tensor | None = None,
     ) -> HeadOutput:
+        """weights (B, T): of each position in the loss and among those predicted right, None = 1."""
         hidden = tapped["final"]
         logits = self.logits(hidden, embedding) if return_logits else None
         if targets is None:
             return HeadOutput({}, {}, logits)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
+        weights = None if weights is None else weights.flatten()
         if self.probabilities == "stablemax":
             known = self.logits(hidden, embedding) if logits is None else logits
-            loss, count, correct = stablemax_cross_entropy(known.flatten(0, 1), wanted)
+            loss, count, correct = stablemax_cross_entropy(known.flatten(0, 1), wanted, weights)
             return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
         matrix = self.matrix(embedding)
         if matrix is not None:
-            loss, count, correct = linear_cross_entropy(flat, matrix, wanted, self.chunk)
+            loss, count, correct = linear_cross_entropy(flat, matrix, wanted, self.chunk, weights)
         else:
             assert self.linear is not None
-            loss, count, correct = module_cross_entropy(flat, self.linear, wanted, self.chunk, self.vocab_size)
+            loss, count, correct = module_cross_entropy(flat, self.linear, wanted, self.chunk, self.vocab_size, weights)
         return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
 
     def logits(self, hidden: Tensor, embedding: Tensor) -> Tensor:

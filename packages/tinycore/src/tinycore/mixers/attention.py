@@ -226,30 +226,43 @@ class Attention(nn.Module):
         if self.fan is not None:
             x = self.fan(x)
         q = self.q(x).view(rows, length, self.heads, self.width).transpose(1, 2)  # (B, H, T, h)
-        k = self.k(x).view(rows, length, self.groups, self.width).transpose(1, 2)  # (B, G, T, h)
-        v = self.v(x).view(rows, length, self.groups, self.width).transpose(1, 2)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if self.v_norm is not None:
-            v = self.v_norm(v)
-        if self.value_residual is not None:
-            v, carry = self.value_residual(v, carry)
+        if self.q_norm is not None:
+            q = self.q_norm(q)
         if self.q_gain is not None:
             q = q * self.q_gain.to(q.dtype)[:, None, None]
         if self.rotary:
-            tables = rotary_tables(ctx, self.rotary, self.theta, x.dtype)
-            q, k = rotate(q, tables), rotate(k, tables)
+            q = rotate(q, rotary_tables(ctx, self.rotary, self.theta, x.dtype))
 
         past: KeyValueState | None = state.get("kv") if state is not None else None
-        positions = ctx.positions.expand(rows, -1)
-        seen = KeyValueState(k, v, positions, ctx.documents)
-        if past is not None:
-            seen = append(past, seen)
-        y = self._read(q, seen, past, ctx, positions)
+        seen, carry = self._seen(x, carry, ctx, past)
+        y = self._read(q, seen, past, ctx, ctx.positions.expand(rows, -1))
         y = self.o(y.transpose(1, 2).reshape(rows, length, self.heads * self.width))
         if state is None:
             return y, carry, None, {}
         return y, carry, {"kv": keep(seen, self.window)}, {}
+
+    def remember(self, x: Tensor, carry: Carry, ctx: Context, state: LocalState) -> tuple[Carry, LocalState]:
+        """See `Layer.remember`: keys and values alone."""
+        if self.fan is not None:
+            x = self.fan(x)
+        seen, carry = self._seen(x, carry, ctx, state.get("kv"))
+        return carry, {"kv": keep(seen, self.window)}
+
+    def _seen(self, x: Tensor, carry: Carry, ctx: Context, past: KeyValueState | None) -> tuple[KeyValueState, Carry]:
+        """Keys and values of x (B, T, D), behind those of the past."""
+        rows, length, _ = x.shape
+        k = self.k(x).view(rows, length, self.groups, self.width).transpose(1, 2)  # (B, G, T, h)
+        v = self.v(x).view(rows, length, self.groups, self.width).transpose(1, 2)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
+        if self.v_norm is not None:
+            v = self.v_norm(v)
+        if self.value_residual is not None:
+            v, carry = self.value_residual(v, carry)
+        if self.rotary:
+            k = rotate(k, rotary_tables(ctx, self.rotary, self.theta, x.dtype))
+        new = KeyValueState(k, v, ctx.positions.expand(rows, -1), ctx.documents)
+        return (new if past is None else append(past, new)), carry
 
     def _read(
         self, q: Tensor, seen: KeyValueState, past: KeyValueState | None, ctx: Context, positions: Tensor

@@ -56,6 +56,7 @@ def flops(config: ModelConfig) -> None:
     stated = sum(counts.forward_flops(length).values()) * size
     found = forward.get_total_flops()
     require(found == round(stated), f"flops: {found} forward, the closed form says {stated:.0f}")
+    stated = sum(counts.forward_flops(length, training=True).values()) * size
     stated += sum(counts.backward_flops(length).values()) * size
     found = both.get_total_flops()
     require(found == round(stated), f"flops: {found} forward and backward, the closed form says {stated:.0f}")

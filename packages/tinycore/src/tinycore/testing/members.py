@@ -118,7 +118,16 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     },
     "depth": {
         "plain": {"plain": {}},
-        "shared": {"twice": {"times": 2}, "thrice": {"times": 3}},
+        "shared": {"twice": {"times": 2}, "thrice": {"times": 3}, "together": {"times": 2, "group": 2}},
+        "looped": {
+            "all layers": {"loops": 3, "step": "add", "injection": True, "similarity": 0.1},
+            "top down": {"loops": 2, "start": 1, "step": "adaln", "feedback": True},
+            "halting": {"loops": 3, "fewest": 3, "step": "add", "halt": {"threshold": 0.5, "saturation": 0.9}},
+        },
+        "universal": {
+            "act": {"most": 3, "bias": -1.0},
+            "ponder": {"most": 3, "halting": "ponder", "step": "adaln", "prior": 0.4},
+        },
         "recursive": {
             "one step": {"H_cycles": 2, "L_cycles": 2, "supervision": 1},
             "two steps": {"H_cycles": 1, "L_cycles": 1, "supervision": 2},
@@ -180,7 +189,20 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
         ),
         "scaled": (({"branches": False}, {"kind": "plain"}), ({"branches": True}, {"kind": "plain"})),
     },
-    "depth": {"shared": (({"times": 1}, {"kind": "plain"}),)},
+    "depth": {
+        "shared": (({"times": 1, "group": 2}, {"kind": "plain"}),),
+        "looped": (
+            *(({"loops": 1, "step": step, "feedback": True}, {"kind": "plain"}) for step in ("none", "add", "adaln")),
+            (
+                {"loops": 3, "injection": True, "feedback": True, "step": "add"},
+                {"kind": "shared", "times": 3, "group": 2},
+            ),
+            ({"loops": 3, "halt": {"threshold": 1.0}}, {"kind": "shared", "times": 3, "group": 2}),
+        ),
+        "universal": tuple(
+            ({"most": 1, "halting": kind, "ponder_cost": 0.0}, {"kind": "plain"}) for kind in ("act", "ponder")
+        ),
+    },
     "heads": {"lm": (({"chunk": 1}, {"chunk": 1024}),)},
 }
 
