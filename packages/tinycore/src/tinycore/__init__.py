@@ -4,7 +4,9 @@ from tinycore import checkpoint, config, llama, losses, objectives, optim, state
 from tinycore.checkpoint import CheckpointError, load, save
 from tinycore.config import ConfigError
 from tinycore.count import Count, Memory, count
-from tinycore.depth import looped as _looped  # noqa: F401  (registers the kind)
+from tinycore.depth import hourglass as _hourglass  # noqa: F401  (registers the kind)
+from tinycore.depth import looped as _looped  # noqa: F401
+from tinycore.depth import pooled as _pooled  # noqa: F401
 from tinycore.depth import recursive as _recursive  # noqa: F401
 from tinycore.depth import shared as _shared  # noqa: F401
 from tinycore.depth import universal as _universal  # noqa: F401

@@ -259,6 +259,11 @@ class DepthConfig(Family):
         return length
 
     @property
+    def reads_out(self) -> bool:
+        """Whether it asks for `readout`, hidden states -> next-token logits, as well."""
+        return False
+
+    @property
     def readings(self) -> int:
         """How many streams the next-token head reads in training."""
         return 1

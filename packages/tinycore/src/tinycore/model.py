@@ -105,15 +105,19 @@ class Decoder(nn.Module):
             widened = registers(x, ctx, begins=doc_ids is not None or not state)
             x, seen = widened.x, widened.context
             stream = stream._replace(registers=torch.full_like(stream.positions, registers.count))
-        kept, further = (
-            (state or {}) if keep and latents is None else None,
-            {} if latents is None else {"latents": latents},
+        kept = (state or {}) if keep and latents is None else None
+        further: dict[str, Any] = {} if latents is None else {"latents": latents}
+        if self.config.depth.reads_out:
+            further["readout"] = lambda hidden: self.logits(self.norm(hidden))
+        x, tapped, after, aux, left, readings, early = self.depth(
+            self.layers, x, carry, seen, kept, self.taps, **further
         )
-        x, tapped, after, aux, left, readings = self.depth(self.layers, x, carry, seen, kept, self.taps, **further)
         if widened is not None:
             x, tapped = widened.narrowed(x), {name: widened.narrowed(tap) for name, tap in tapped.items()}
             if readings is not None:
                 readings = Readings(*(tuple(map(widened.narrowed, parts)) for parts in readings))
+            if early is not None:
+                early = early._replace(x=widened.narrowed(early.x))
         tapped["final"] = self.norm(x)
         losses = {name.removeprefix(LOSS): entry for name, entry in aux.items() if name.startswith(LOSS)}
         losses = losses if targets is not None else {}
@@ -129,6 +133,10 @@ class Decoder(nn.Module):
             logits = found.logits if found.logits is not None else logits
             if found.value is not None:
                 values[name] = found.value
+        if early is not None and targets is not None:
+            lm: Any = self.heads["lm"]
+            total, number = lm({"final": self.norm(early.x)}, self.embed.weight, ctx, targets, False).losses["lm"]
+            losses["early"] = (early.weight * total, number)
         if after is not None:
             after[STREAM] = stream
         loss = None

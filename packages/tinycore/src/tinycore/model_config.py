@@ -205,6 +205,11 @@ class ModelConfig:
 
     def _check_first_values(self) -> None:
         mixers = [layer.mixer for layer in self.flat_layers() if layer.mixer is not None]
+        if self.depth.regroups and any(mixer.reads_first_values for mixer in mixers):
+            raise ConfigError(
+                f"layers: value_residual: the first layer's values are of tokens, and depth {self.depth.kind} has layers that "
+                "see groups of them; leave it out"
+            )
         widths = {mixer.value_channels(self.scope()) for mixer in mixers if mixer.reads_first_values}
         if len(widths) > 1:
             raise ConfigError(

@@ -24,12 +24,19 @@ class Readings(NamedTuple):
     """Several streams that the next-token head reads in training, each token's loss weighted."""
 
     streams: tuple[Tensor, ...]  # (B, T, D) each
-    weights: tuple[Tensor, ...]  # (B, T) each
+    weights: tuple[Tensor, ...]  # (B, T) each, that of a token in the loss
+
+
+class Early(NamedTuple):
+    """An earlier stream that the next-token head learns from as well."""
+
+    x: Tensor  # (B, T, D)
+    weight: float  # of the loss "early"
 
 
 class Ascent(NamedTuple):
     """What a depth gives: the stream (B, T, D), the tapped outputs by call site, state, aux; latents of recursive depth;
-    in training, what the next-token head reads instead of the stream, where that is not the stream."""
+    in training, what the next-token head reads instead of the stream, and what it reads beside it."""
 
     x: Tensor
     tapped: dict[str, Tensor]
@@ -37,6 +44,7 @@ class Ascent(NamedTuple):
     aux: Aux
     latents: Latents | None = None
     readings: Readings | None = None
+    early: Early | None = None
 
 
 class Calls:
@@ -92,6 +100,12 @@ class Calls:
         if self.kept is not None:
             self.kept[path] = entry
 
-    def result(self, x: Tensor, latents: Latents | None = None, readings: Readings | None = None) -> Ascent:
+    def result(
+        self,
+        x: Tensor,
+        latents: Latents | None = None,
+        readings: Readings | None = None,
+        early: Early | None = None,
+    ) -> Ascent:
         """What the pass gives, with the stream as it leaves the layers."""
-        return Ascent(x, self.tapped, self.kept, self.aux, latents, readings)
+        return Ascent(x, self.tapped, self.kept, self.aux, latents, readings, early)

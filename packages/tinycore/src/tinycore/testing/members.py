@@ -124,6 +124,16 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "top down": {"loops": 2, "start": 1, "step": "adaln", "feedback": True},
             "halting": {"loops": 3, "fewest": 3, "step": "add", "halt": {"threshold": 0.5, "saturation": 0.9}},
         },
+        "hourglass": {
+            "average": {"factors": [2], "outside": [1]},
+            "linear": {"factors": [3], "outside": [1], "shorten": "linear", "lengthen": "linear"},
+            "attention": {"factors": [3], "outside": [1], "shorten": "attention", "lengthen": "attention"},
+            "two levels": {"factors": [2, 3], "outside": [1, 0], "shorten": "linear"},
+        },
+        "pooled": {
+            "learned": {"outside": 1, "hidden": 5, "rate": 2.0},
+            "entropy": {"outside": 1, "boundaries": "entropy", "rate": 2.5, "lag": False},
+        },
         "universal": {
             "act": {"most": 3, "bias": -1.0},
             "ponder": {"most": 3, "halting": "ponder", "step": "adaln", "prior": 0.4},
@@ -236,8 +246,10 @@ def stack(**parts: Settings) -> ModelConfig:
     if parts.get("depth", {}).get("kind") == "recursive":  # as published: its latents are as large as what it embeds
         parts.setdefault("norm", {"placement": "post", "affine": False})
         parts.setdefault("embed", {"scale": 50.0})
+    outside = parts.get("depth", {}).get("outside", 0)  # layers before and after those that see groups of tokens
+    around = 2 * (sum(outside) if isinstance(outside, list) else outside)
     layer = {
-        "repeat": 2,
+        "repeat": around + 1 if around else 2,
         "block": parts.pop("block", "sequential"),
         "mixer": parts.pop("mixer", {"kind": "attention", "heads": 4, "kv_heads": 2}),
         "ffn": parts.pop("ffn", PLAIN_FFN),
