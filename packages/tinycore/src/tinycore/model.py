@@ -28,7 +28,8 @@ class Output:
     loss: scalar, the sum over `losses` of sum / count, or None without targets;
     losses, stats: {name: (sum, count)}; stats has "correct", the targets whose token had the highest logit;
     hidden: (B, T, D), what the next-token head reads;
-    values: what other heads predict, by name;
+    values: what other heads predict, by name; "steps" (B, T): how often shared layers were applied to each token, with depths
+    that decide it token by token;
     latents: what the next supervision step of recursive depth goes on from, detached; None with other depths;
     state: continue the stream with it; None when targets were given and no state was.
     """
@@ -109,7 +110,7 @@ class Decoder(nn.Module):
         further: dict[str, Any] = {} if latents is None else {"latents": latents}
         if self.config.depth.reads_out:
             further["readout"] = lambda hidden: self.logits(self.norm(hidden))
-        x, tapped, after, aux, left, readings, early = self.depth(
+        x, tapped, after, aux, left, readings, early, steps = self.depth(
             self.layers, x, carry, seen, kept, self.taps, **further
         )
         if widened is not None:
@@ -133,6 +134,8 @@ class Decoder(nn.Module):
             logits = found.logits if found.logits is not None else logits
             if found.value is not None:
                 values[name] = found.value
+        if steps is not None:
+            values["steps"] = steps if widened is None else widened.narrowed(steps[..., None])[..., 0]
         if early is not None and targets is not None:
             lm: Any = self.heads["lm"]
             total, number = lm({"final": self.norm(early.x)}, self.embed.weight, ctx, targets, False).losses["lm"]

@@ -45,6 +45,7 @@ class Ascent(NamedTuple):
     latents: Latents | None = None
     readings: Readings | None = None
     early: Early | None = None
+    steps: Tensor | None = None  # (B, T), how often shared layers were applied to each token, where that differs
 
 
 class Calls:
@@ -106,6 +107,7 @@ class Calls:
         latents: Latents | None = None,
         readings: Readings | None = None,
         early: Early | None = None,
+        steps: Tensor | None = None,
     ) -> Ascent:
         """What the pass gives, with the stream as it leaves the layers."""
-        return Ascent(x, self.tapped, self.kept, self.aux, latents, readings, early)
+        return Ascent(x, self.tapped, self.kept, self.aux, latents, readings, early, steps)

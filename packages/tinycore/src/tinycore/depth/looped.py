@@ -192,7 +192,7 @@ class Looped(nn.Module):
             calls.aux["depth/loops"] = counted(used, ctx)
         self._compare(outputs, ctx, calls)
         x, carry = apply(calls, after, x, carry, None)
-        return calls.result(x)
+        return calls.result(x, steps=used if running is not None else None)
 
     def _loops(self) -> int:
         """How many loops this pass makes; in training drawn from torch's global generator, where `fewest` says so."""

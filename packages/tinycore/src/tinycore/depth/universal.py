@@ -145,7 +145,7 @@ class Universal(nn.Module):
         calls.aux["depth/steps"] = counted(taken, ctx)
         ponder, number = counted(taken + left, ctx)
         calls.aux[LOSS + "ponder"] = (self.config.ponder_cost * ponder, number)
-        return calls.result(y)
+        return calls.result(y, steps=taken)
 
     def _pondered(self, calls: Calls, x: Tensor, carry: Carry) -> Ascent:
         most, prior = self.config.most, math.log(1 - self.config.prior)
@@ -168,7 +168,8 @@ class Universal(nn.Module):
         calls.aux["depth/steps"] = counted(expected, calls.ctx)
         total, number = counted(divergence, calls.ctx)
         calls.aux[LOSS + "ponder"] = (self.config.beta * total, number)
-        return calls.result(x, readings=Readings(tuple(streams), tuple(weights)))
+        readings = Readings(tuple(streams), tuple(weights))
+        return calls.result(x, readings=readings, steps=expected)
 
     def _median(self, calls: Calls, x: Tensor, carry: Carry) -> Ascent:
         most, ctx = self.config.most, calls.ctx
@@ -185,7 +186,7 @@ class Universal(nn.Module):
             if not going and calls.state is None:
                 break
         calls.aux["depth/steps"] = counted(taken, ctx)
-        return calls.result(x)
+        return calls.result(x, steps=taken)
 
 
 def application(step: int, layers: int) -> list[CallSite]:
