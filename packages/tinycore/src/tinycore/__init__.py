@@ -4,7 +4,8 @@ from tinycore import checkpoint, config, llama, losses, objectives, optim, state
 from tinycore.checkpoint import CheckpointError, load, save
 from tinycore.config import ConfigError
 from tinycore.count import Count, Memory, count
-from tinycore.depth import hourglass as _hourglass  # noqa: F401  (registers the kind)
+from tinycore.depth import feedback as _feedback  # noqa: F401  (registers the kind)
+from tinycore.depth import hourglass as _hourglass  # noqa: F401
 from tinycore.depth import looped as _looped  # noqa: F401
 from tinycore.depth import pooled as _pooled  # noqa: F401
 from tinycore.depth import recursive as _recursive  # noqa: F401
@@ -22,6 +23,7 @@ from tinycore.linears import cola as _cola  # noqa: F401
 from tinycore.linears import cola_fan as _cola_fan  # noqa: F401
 from tinycore.mixers import attention as _attention  # noqa: F401
 from tinycore.mixers import mamba as _mamba  # noqa: F401
+from tinycore.mixers import memory_attention as _memory_attention  # noqa: F401
 from tinycore.mixers import mlgru as _mlgru  # noqa: F401
 from tinycore.mixers import titans as _titans  # noqa: F401
 from tinycore.mixers import token_mlp as _token_mlp  # noqa: F401

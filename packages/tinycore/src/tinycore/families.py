@@ -40,6 +40,15 @@ def add_aux(into: Aux, found: Aux) -> None:
         into[name] = (total, count) if before is None else (before[0] + total, before[1] + count)
 
 
+class MemoryShape(NamedTuple):
+    """What depth feedback remembers of a token, for mixers that read it."""
+
+    kv_heads: int
+    head_dim: int
+    theta: float  # RoPE base
+    chunk: int  # tokens computed at once
+
+
 @dataclass(frozen=True)
 class Scope:
     """What a component may know of the model around it while it is built or counted.
@@ -47,9 +56,10 @@ class Scope:
     `calls` is the effective depth: how many layer applications add to one residual stream (residual outputs are initialised
     with std / sqrt(2 * calls), once, however many calls share the weights); `layer` of `layers` is the module's own place
     in the stack; `value_source` the layer that hands its values to all later ones and is called once, so that it never
-    reads any (see `MixerConfig.reads_first_values`). For memory of training: `rows`, the sequences
-    of a micro-batch; `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is
-    float32 in either case); the type of the `device`; what calls of layers keep (`tinycore.recompute`).
+    reads any (see `MixerConfig.reads_first_values`); `memory`, what the depth remembers for mixers to
+    read. For memory of training: `rows`, the sequences of a micro-batch; `product_bytes` of an element inside matrix products,
+    4 or, under autocast, 2 (the residual stream is float32 in either case); the type of the `device`; what calls of layers keep
+    (`tinycore.recompute`).
     """
 
     dim: int
@@ -63,6 +73,7 @@ class Scope:
     layer: int = 0
     layers: int = 1
     value_source: int | None = None
+    memory: MemoryShape | None = None
     rows: int = 1
     product_bytes: int = 4
     device: str = "cpu"
@@ -131,6 +142,11 @@ class MixerConfig(BranchConfig, Family):
     @property
     def looks_ahead(self) -> bool:
         """Whether a position sees later ones: its model predicts in place, and generates nothing."""
+        return False
+
+    @property
+    def reads_memory(self) -> bool:
+        """Whether it reads what its depth remembers, and works with no other depth."""
         return False
 
     @property
@@ -257,6 +273,11 @@ class DepthConfig(Family):
     def slots(self, site: CallSite, layers: int, length: int) -> int:
         """How many slots the call at `site` sees of a fresh document of `length` tokens."""
         return length
+
+    @property
+    def memory(self) -> MemoryShape | None:
+        """What it remembers of earlier tokens, for mixers that read that instead of their own layer's."""
+        return None
 
     @property
     def reads_out(self) -> bool:

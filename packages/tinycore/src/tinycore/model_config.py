@@ -149,6 +149,7 @@ class ModelConfig:
         self.dropout.check(self.size())
         _check_layers(self.layers, "layers", self.scope())
         self._check_first_values()
+        self._check_memory()
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> ModelConfig:
@@ -195,6 +196,7 @@ class ModelConfig:
             layer=layer,
             layers=self.size(),
             value_source=self._value_source,
+            memory=self.depth.memory,
         )
 
     @cached_property
@@ -202,6 +204,16 @@ class ModelConfig:
         reading = [layer.mixer is not None and layer.mixer.reads_first_values for layer in self.flat_layers()]
         calls = [site.layer for site in self.call_sites() if reading[site.layer]]
         return calls[0] if calls and calls.count(calls[0]) == 1 else None
+
+    def _check_memory(self) -> None:
+        if self.depth.memory is None:
+            return
+        for index, layer in enumerate(self.flat_layers()):
+            if layer.mixer is not None and not layer.mixer.reads_memory:
+                raise ConfigError(
+                    f"depth.kind: {self.depth.kind} computes token after token, from a memory that layer {index}'s mixer, "
+                    f"{layer.mixer.kind}, does not read; use memory_attention"
+                )
 
     def _check_first_values(self) -> None:
         mixers = [layer.mixer for layer in self.flat_layers() if layer.mixer is not None]

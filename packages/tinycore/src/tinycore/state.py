@@ -34,7 +34,7 @@ class Truncatable(Protocol):
 
 def select(state: State, rows: Tensor | list[int]) -> State:
     """The state of the given rows, in that order; a row may occur several times."""
-    index = torch.as_tensor(rows)
+    index = rows if isinstance(rows, Tensor) else torch.tensor(rows, dtype=torch.long)
     return {
         path: type(entry)(*(None if part is None else part[index.to(part.device)] for part in entry))
         for path, entry in state.items()

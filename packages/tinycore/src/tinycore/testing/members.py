@@ -91,6 +91,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "self-modifying": {"heads": 2, "chunk": 5, "expansion": 1, "self_modifying": True},
         },
         "token_mlp": {"plain": {"hidden": 24}},
+        "memory_attention": {"plain": {"heads": 2}},
     },
     "ffn": {
         "swiglu": {"plain": {"hidden": 24}},
@@ -129,6 +130,10 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "linear": {"factors": [3], "outside": [1], "shorten": "linear", "lengthen": "linear"},
             "attention": {"factors": [3], "outside": [1], "shorten": "attention", "lengthen": "attention"},
             "two levels": {"factors": [2, 3], "outside": [1, 0], "shorten": "linear"},
+        },
+        "feedback": {
+            "as published": {"kv_heads": 2, "head_dim": 4},
+            "chunks": {"kv_heads": 1, "head_dim": 4, "chunk": 3},
         },
         "pooled": {
             "learned": {"outside": 1, "hidden": 5, "rate": 2.0},
@@ -246,6 +251,13 @@ def stack(**parts: Settings) -> ModelConfig:
     if parts.get("depth", {}).get("kind") == "recursive":  # as published: its latents are as large as what it embeds
         parts.setdefault("norm", {"placement": "post", "affine": False})
         parts.setdefault("embed", {"scale": 50.0})
+    remembers = (
+        ("depth", {"kind": "feedback", "kv_heads": 2, "head_dim": 4}),
+        ("mixer", {"kind": "memory_attention", "heads": 4}),
+    )
+    if any(parts.get(name, {}).get("kind") == settings["kind"] for name, settings in remembers):
+        for name, settings in remembers:
+            parts.setdefault(name, settings)
     outside = parts.get("depth", {}).get("outside", 0)  # layers before and after those that see groups of tokens
     around = 2 * (sum(outside) if isinstance(outside, list) else outside)
     layer = {
