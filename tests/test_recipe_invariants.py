@@ -32,12 +32,24 @@ SIZES = {
     "H_cycles": 2,
     "L_cycles": 2,
     "supervision": 2,
+    "loops": 2,
+    "most": 2,
+    "times": 2,
 }  # what a key that is a size becomes, wherever it stands and is not null
 
 
 def shrunk(config: tinycore.ModelConfig) -> dict[str, Any]:
     plain = shrink_sizes(config.to_dict())
     heads = [head for layer in plain["layers"] for head in shrink_layer(layer)]
+    depth = plain["depth"]
+    if "group" in depth:
+        depth["group"] = min(depth["group"], sum(layer["repeat"] for layer in plain["layers"]))
+    if "outside" in depth:  # a layer on tokens, one on groups of them, one on tokens
+        several = isinstance(depth["outside"], list)
+        depth["outside"] = [1] if several else 1
+        plain["layers"][0]["repeat"] = 3
+    if depth.get("fewest") is not None:
+        depth["fewest"] = depth["loops"]  # how much a pass computes is no longer drawn
     return {**plain, "vocab_size": 32, "dim": CHANNELS * max(heads, default=CHANNELS), "max_seq_len": 64}
 
 
