@@ -231,7 +231,7 @@ def test_another_recursion_is_other_logits_of_the_same_weights(mapping: dict[str
     with pytest.raises(tinycore.ConfigError, match=r"model\.depth\.L_cycles: 0 is not positive"):
         recursion.at(model, [Override(("model", "depth", "L_cycles"), 0)])
     plain = tinycore.build(testing.stack(depth={"kind": "shared"}))
-    with pytest.raises(BadRequest, match="depth is shared, which has no recursion"):
+    with pytest.raises(BadRequest, match="depth is shared, of which nothing can change"):
         recursion.at(plain, [Override(("model", "depth", "L_cycles"), 5)])
 
 

@@ -149,18 +149,15 @@ def _kept(target: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
     return dict(cells) if isinstance(cells, dict) else {}
 
 
-def config_of(model: Model, task: Hops, **changes: Any) -> tinycore.ModelConfig:
-    """The model's config, with changes of its depth."""
+def config_of(model: Model, task: Hops) -> tinycore.ModelConfig:
+    """The model's config."""
     layer = {
         "repeat": model.layers,
         "mixer": {"kind": "attention", "heads": HEADS},
         "ffn": {"kind": "swiglu", "hidden": HIDDEN},
     }
-    depth = dict(model.depth)
-    for key, value in changes.items():
-        depth[key] = {**depth[key], **value} if isinstance(value, dict) else value
     return tinycore.ModelConfig.from_dict(
-        {"vocab_size": task.vocab_size, "dim": DIM, "max_seq_len": CONTEXT, "layers": [layer], "depth": depth}
+        {"vocab_size": task.vocab_size, "dim": DIM, "max_seq_len": CONTEXT, "layers": [layer], "depth": model.depth}
     )
 
 
@@ -191,7 +188,7 @@ def cell(model: Model, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
         "flops_per_token": sum(count.forward_flops(task.length).values()),
         "seconds": time.monotonic() - began,
         "loss": loss,
-        "asked": {_named(changes): ask(net, model, task, changes) for changes in model.asked},
+        "asked": {_named(changes): ask(net, task, changes) for changes in model.asked},
     }
 
 
@@ -202,9 +199,12 @@ def _named(changes: dict[str, Any]) -> str:
 
 
 @torch.no_grad()
-def ask(net: tinycore.Decoder, model: Model, task: Hops, changes: dict[str, Any]) -> dict[str, Any]:
+def ask(net: tinycore.Decoder, task: Hops, changes: dict[str, Any]) -> dict[str, Any]:
     """Exact answers, and steps taken where the model decides that, by number of lookups."""
-    asked = tinycore.build(config_of(model, task, **_settled(net, changes)))
+    plain = net.config.settled().to_dict()
+    for key, value in changes.items():
+        plain["depth"][key] = {**plain["depth"][key], **value} if isinstance(value, dict) else value
+    asked = tinycore.build(tinycore.ModelConfig.from_dict(plain))
     asked.load_state_dict(net.state_dict())
     longer = replace(task, steps=LONGER * task.steps, queries=1)
     tokens, answers = map(torch.from_numpy, longer.batch(ASKED, np.random.default_rng(7)))
@@ -214,10 +214,3 @@ def ask(net: tinycore.Decoder, model: Model, task: Hops, changes: dict[str, Any]
     if "steps" in out.values:
         found["steps_taken"] = out.values["steps"][:, -longer.steps :].double().mean(0).tolist()
     return found
-
-
-def _settled(net: tinycore.Decoder, changes: dict[str, Any]) -> dict[str, Any]:
-    """Changes of the depth, and what keeps the weights' shapes while they are made."""
-    steps = getattr(net.config.depth.settled(), "steps", None)
-    fewest = {"fewest": None} if getattr(net.config.depth, "fewest", None) else {}
-    return {**changes, **fewest, **({} if steps is None else {"steps": steps})}

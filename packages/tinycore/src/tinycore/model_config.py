@@ -168,6 +168,11 @@ class ModelConfig:
         """Every layer application of one forward pass, in order."""
         return self.depth.call_sites(self.size())
 
+    def settled(self) -> ModelConfig:
+        """The same model, its depth with every setting written out that decides a parameter's shape: what is `adjustable` of
+        it may then be replaced, and the weights still fit."""
+        return replace(self, depth=self.depth.settled())
+
     @property
     def causal(self) -> bool:
         """Whether no position sees a later one; what is not causal predicts in place."""

@@ -12,6 +12,8 @@ from tinycore.families import Aux, CallSite, Carry, add_aux
 from tinycore.recompute import Policy, call
 from tinycore.state import State, put_local, take_local
 
+MAX_CALLS = 65_536  # of layers in one forward pass: bounds what a stranger's config can make us do
+
 
 class Latents(NamedTuple):
     """What recursive depth carries from one supervision step to the next: the answer so far and the thought behind it."""

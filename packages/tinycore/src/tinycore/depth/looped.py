@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from tinycore.config import ConfigError
 from tinycore.context import Context
 from tinycore.count import Cost
-from tinycore.depth.calls import Ascent, Calls
+from tinycore.depth.calls import MAX_CALLS, Ascent, Calls
 from tinycore.depth.previous import previous
 from tinycore.depth.steps import (
     EPSILON,
@@ -113,6 +113,10 @@ class Looped(nn.Module):
             stop = layers if self.stop is None else self.stop
             if not 0 <= self.start < stop <= layers:
                 raise ConfigError(f"start: the loop from layer {self.start} to {stop} is none in a stack of {layers}")
+            if (stop - self.start) * self.loops > MAX_CALLS:
+                raise ConfigError(
+                    f"loops: {self.loops} of {stop - self.start} layers are more than {MAX_CALLS:,} calls"
+                )
 
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
             before, after = self.once(layers)
@@ -130,7 +134,9 @@ class Looped(nn.Module):
             return [CallSite(f"{loop}.{layer}", layer) for layer in range(self.start, stop)]
 
         def settled(self) -> DepthConfig:
-            return self if self.step == "none" else replace(self, steps=self.steps or self.loops)
+            # how few loops training draws is no matter to a trained model, and must not stand above their number
+            found = replace(self, fewest=None)
+            return found if self.step == "none" else replace(found, steps=self.steps or self.loops)
 
         def build(self, layers: int, scope: Scope) -> Looped:
             return Looped(self, layers, scope)

@@ -27,12 +27,10 @@ from torch import Tensor, nn
 
 from tinycore.config import ConfigError
 from tinycore.context import Context
-from tinycore.depth.calls import Ascent, Calls, Latents
+from tinycore.depth.calls import MAX_CALLS, Ascent, Calls, Latents
 from tinycore.families import CallSite, Carry, DepthConfig, Scope
 from tinycore.recompute import Policy
 from tinycore.state import State
-
-MAX_CALLS = 65_536  # of layers in one forward pass: bounds what a stranger's config can make us do
 
 
 class Recursive(nn.Module):
@@ -43,6 +41,7 @@ class Recursive(nn.Module):
         exempt: ClassVar[Mapping[str, str]] = {
             "identity": "starts from latents of its own and applies the stack twice at least, so it never is the plain one"
         }
+        adjustable: ClassVar[tuple[str, ...]] = ("H_cycles", "L_cycles", "supervision")
         H_cycles: int = field(default=3, metadata={"help": "updates of the answer in a supervision step"})
         L_cycles: int = field(default=6, metadata={"help": "updates of the thought before each of the answer"})
         supervision: int = field(

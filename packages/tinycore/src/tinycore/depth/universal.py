@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tinycore.config import ConfigError
 from tinycore.context import Context
 from tinycore.count import Cost
-from tinycore.depth.calls import Ascent, Calls, Readings
+from tinycore.depth.calls import MAX_CALLS, Ascent, Calls, Readings
 from tinycore.depth.steps import Halting, StepKind, anyone, apply, build_steps, counted, halting_cost, steps_cost
 from tinycore.families import LOSS, CallSite, Carry, DepthConfig, Scope
 from tinycore.layer import MODULATION
@@ -71,6 +71,10 @@ class Universal(nn.Module):
             for name in ("ponder_cost", "beta"):
                 if getattr(self, name) < 0:
                     raise ConfigError(f"{name}: {getattr(self, name)} is negative")
+
+        def check(self, layers: int) -> None:
+            if layers * self.most > MAX_CALLS:
+                raise ConfigError(f"most: {self.most} steps of {layers} layers are more than {MAX_CALLS:,} calls")
 
         def call_sites(self, layers: int) -> tuple[CallSite, ...]:
             return tuple(site for step in range(self.most) for site in application(step, layers))
