@@ -37,8 +37,8 @@ LengthenKind = Literal["repeat", "linear", "attention"]
 
 def average(tokens: Tensor, present: Tensor) -> Tensor:
     """Means (B, G, D) of tokens (B, G, k, D) where they are present (B, G, k); 0 of none."""
-    share = present / present.sum(-1, keepdim=True).clamp(min=1)
-    return (torch.where(present[..., None], tokens, 0) * share[..., None].to(tokens.dtype)).sum(2)
+    total = torch.where(present[..., None], tokens, 0).sum(2)
+    return total / present.sum(-1, keepdim=True).clamp(min=1)
 
 
 class Shorten(nn.Module):
