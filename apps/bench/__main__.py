@@ -13,6 +13,7 @@ BENCHMARKS = {
     "generate": "decoding speed beside transformers' generate",
     "memory": "predicted memory of training beside measured",
     "blocks": "speed, memory and counts of every building block beside the plain one",
+    "depth": "speed of every way of calling layers beside plain depth",
     "hops": "loops beside layers on a task of k steps",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }

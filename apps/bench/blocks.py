@@ -181,11 +181,11 @@ def measure(arm: Arm, plain: Arm, settings: dict[str, Any], console: Console) ->
         rows = max(1, settings["tokens"] // length)
         vocabulary = min(each.recipe.model.vocab_size for each in (arm, plain))
         tokens = torch.randint(vocabulary, (rows, length + 1), generator=torch.Generator().manual_seed(0))
-        models = {"plain": _built(plain), "variant": _built(arm)}
+        models = {"plain": built(plain), "variant": built(arm)}
         calls = {
             f"{side} {name}": call
             for side, model in models.items()
-            for name, call in _passes(model, tokens, bits).items()
+            for name, call in passes(model, tokens, bits).items()
         }
         memory = count.memory(rows, length, product_bytes=2 if bits == "bf16" else 4)
         kept = saved_bytes(models["variant"], functools.partial(_loss, models["variant"], tokens, bits))
@@ -220,12 +220,13 @@ def _tell(console: Console, length: int, line: str) -> None:
     console.say(f"  rows of {length} tokens: {line}")
 
 
-def _built(arm: Arm) -> tinycore.Decoder:
+def built(arm: Arm) -> tinycore.Decoder:
+    """The model of `arm`, always the same."""
     torch.manual_seed(0)
     return tinycore.build(arm.recipe.model)
 
 
-def _passes(model: tinycore.Decoder, tokens: Tensor, bits: str) -> dict[str, Callable[[], None]]:
+def passes(model: tinycore.Decoder, tokens: Tensor, bits: str) -> dict[str, Callable[[], None]]:
     """The two kinds of work that are timed. Raises TrainingFailed, when called, for a loss that is not finite."""
 
     def forward() -> None:
