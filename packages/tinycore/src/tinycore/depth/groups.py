@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinycore.context import PADDING, Context, contiguous_starts
-from tinycore.mixers.compaction import Compaction, compaction, newest, take
+from tinycore.mixers.compaction import Compaction, newest, take
 
 
 class GroupState(NamedTuple):
@@ -60,15 +60,10 @@ class Groups(NamedTuple):
         return torch.cat([kept, self.seen.compacted(x)], dim=1)
 
     def _outputs(self, output: Tensor, past: GroupState | None) -> Tensor:
-        before = torch.zeros_like(output[:, :0]).new_zeros(len(output), 1, output.shape[2])
+        before = output.new_zeros(len(output), 1, output.shape[2])
         if past is not None:
             before = past.output[:, None].to(output.dtype)
         return torch.cat([output, before, torch.zeros_like(before)], dim=1)
-
-
-def compacted(ctx: Context, rows: int, length: int, kept: bool) -> Compaction:
-    """How the rows of `ctx` are compacted, so that a group's tokens stand side by side."""
-    return compaction(ctx, rows, length, kept)
 
 
 def starts(seen: Compaction) -> Tensor:

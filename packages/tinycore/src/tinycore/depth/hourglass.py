@@ -34,6 +34,7 @@ from tinycore.depth.resampling import (
     shorten_cost,
 )
 from tinycore.families import CallSite, Carry, DepthConfig, Scope
+from tinycore.mixers.compaction import compaction
 from tinycore.recompute import Policy
 from tinycore.state import State
 
@@ -135,7 +136,7 @@ class Hourglass(nn.Module):
         rows, length, _ = x.shape
         factor, path = self.config.factors[level], f"level{level}"
         past: grouping.GroupState | None = calls.past(f"{path}/groups")
-        seen = grouping.compacted(ctx, rows, length, calls.kept is not None)
+        seen = compaction(ctx, rows, length, calls.kept is not None)
         closes = seen.valid & (seen.positions % factor == 0)
         whole = ctx.documents is None and past is None and ctx.contiguous
         found = grouping.group(ctx, seen, closes, factor, past, count=math.ceil(length / factor) if whole else None)

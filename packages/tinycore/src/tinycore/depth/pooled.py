@@ -37,6 +37,7 @@ from tinycore.depth.calls import Ascent, Calls, Early
 from tinycore.depth.resampling import EPSILON, average
 from tinycore.depth.steps import counted
 from tinycore.families import LOSS, CallSite, Carry, DepthConfig, Scope
+from tinycore.mixers.compaction import Compaction, compaction
 from tinycore.ops.entropy import entropy
 from tinycore.ops.rms_norm import rms_norm
 from tinycore.recompute import Policy
@@ -159,7 +160,7 @@ class Pooled(nn.Module):
         lower = x
         rows, length, _ = x.shape
         past: grouping.GroupState | None = calls.past("segments/groups")
-        seen = grouping.compacted(ctx, rows, length, calls.kept is not None)
+        seen = compaction(ctx, rows, length, calls.kept is not None)
         decision = self._decide(x, ctx, readout)
         closes = self._closing(seen.compacted(decision.ends), seen, past)
         found = grouping.group(ctx, seen, closes, self.config.longest, past, lag=self.config.lag)
@@ -199,7 +200,7 @@ class Pooled(nn.Module):
             return Decision(entropy(x, readout, self.vocab_size) > THETA_SCALE * self.theta, None, {})
         return Decision(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), None, {})
 
-    def _closing(self, ends: Tensor, seen: grouping.Compaction, past: grouping.GroupState | None) -> Tensor:
+    def _closing(self, ends: Tensor, seen: Compaction, past: grouping.GroupState | None) -> Tensor:
         """Which compacted tokens close a segment: where the model ends one, and every `longest` tokens without that."""
         ends = ends & seen.valid
         before = torch.zeros_like(seen.tokens) if past is None else past.open
