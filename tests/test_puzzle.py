@@ -200,7 +200,7 @@ def test_runs_compare_by_what_they_solve(run: Path, tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (("evaluate",), "give one run or checkpoint"),
-        (("evaluate", "{run}", "--model.dim", "3"), "of a trained model only model.depth.H_cycles"),
+        (("evaluate", "{run}", "--model.dim", "3"), "of this trained model only model.depth.H_cycles"),
         (("show", "{run}", "--puzzle", "99"), "there are 12, from 0 on"),
         (("show", "{run}", "--board", "1..9|....|....|...."), "expected 4 rows of 4"),
         (("show", "{run}", "--board", "....|....|....|...."), "has several solutions"),

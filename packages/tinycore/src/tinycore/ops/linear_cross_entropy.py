@@ -98,9 +98,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             part, target = hidden[rows].to(dtype), targets[rows]
-            given = None if own is None else own[rows]
-            logits = (part @ matrix.t()).to(wide)
-            total, right, gradient, losses = _chunk(logits, target, need_hidden or need_weight, given)
+            given, need = None if own is None else own[rows], need_hidden or need_weight
+            # no name for the logits: they are gone when their gradient is cast
+            total, right, gradient, losses = _chunk((part @ matrix.t()).to(wide), target, need, given)
             each.append(losses)
             # sums are not made in place: torch 2.11 compiles that to a gradient of zero
             loss, correct = loss + total, correct + right

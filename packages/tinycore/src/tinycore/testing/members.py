@@ -214,6 +214,11 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
             ),
             ({"loops": 3, "halt": {"threshold": 1.0}}, {"kind": "shared", "times": 3, "group": 2}),
         ),
+        "hourglass": tuple(
+            ({"factors": [1], "outside": [0], "shorten": shorten, "lengthen": lengthen}, {"kind": "plain"})
+            for shorten, lengthen in (("average", "repeat"), ("linear", "linear"), ("attention", "attention"))
+        ),
+        "pooled": (({"boundaries": "all", "lag": False, "outside": 0}, {"kind": "plain"}),),
         "universal": tuple(
             ({"most": 1, "halting": kind, "ponder_cost": 0.0}, {"kind": "plain"}) for kind in ("act", "ponder")
         ),
