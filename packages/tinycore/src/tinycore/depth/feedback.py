@@ -33,11 +33,10 @@ from tinycore.depth.calls import Ascent, Calls
 from tinycore.families import CallSite, Carry, DepthConfig, MemoryShape, Scope, add_aux
 from tinycore.mixers.key_values import KeyValueState, append
 from tinycore.mixers.memory_attention import KEYS, PROJECTION, SEEN, VALUES, memory_of
-from tinycore.ops.rms_norm import rms_norm
+from tinycore.ops.rms_norm import EPSILON, rms_norm
 from tinycore.recompute import Policy
 from tinycore.state import State, select
 
-EPSILON = 1e-5
 MEMORY = "feedback/memory"
 SEQUENTIAL = "takes documents apart, whose number the meta device does not know; counted on real ones in test_feedback"
 

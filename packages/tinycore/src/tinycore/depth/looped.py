@@ -37,7 +37,6 @@ from tinycore.count import Cost
 from tinycore.depth.calls import MAX_CALLS, Ascent, Calls
 from tinycore.depth.previous import previous
 from tinycore.depth.steps import (
-    EPSILON,
     Halting,
     StepKind,
     anyone,
@@ -50,7 +49,7 @@ from tinycore.depth.steps import (
 from tinycore.families import LOSS, CallSite, Carry, DepthConfig, Scope, add_aux
 from tinycore.layer import MODULATION
 from tinycore.linears.dense import Dense
-from tinycore.ops.rms_norm import rms_norm
+from tinycore.ops.rms_norm import EPSILON, rms_norm
 from tinycore.recompute import Policy
 from tinycore.state import State
 

@@ -34,12 +34,12 @@ from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.depth import groups as grouping
 from tinycore.depth.calls import Ascent, Calls, Early
-from tinycore.depth.resampling import EPSILON, average
+from tinycore.depth.resampling import average
 from tinycore.depth.steps import counted
 from tinycore.families import LOSS, CallSite, Carry, DepthConfig, Scope
 from tinycore.mixers.compaction import Compaction, compaction
 from tinycore.ops.entropy import entropy
-from tinycore.ops.rms_norm import rms_norm
+from tinycore.ops.rms_norm import EPSILON, rms_norm
 from tinycore.recompute import Policy
 from tinycore.state import State
 
@@ -53,7 +53,7 @@ class Decision(NamedTuple):
 
     ends: Tensor  # (B, T) bool
     confidence: Tensor | None  # (B, T), of value 1: carries the gradient of the decision
-    losses: dict[str, tuple[Tensor, Tensor]]
+    probability: Tensor | None  # the mean of p over tokens
 
 
 class Pooled(nn.Module):
@@ -194,11 +194,12 @@ class Pooled(nn.Module):
             p = ((F.silu(inner) * self.weight).sum(-1) + self.bias).sigmoid()
             ends = p > 0.5
             sure = torch.where(ends, p, 1 - p)
-            return Decision(ends, 1 + sure - sure.detach(), {"probability": counted(p, ctx)})
+            total, number = counted(p, ctx)
+            return Decision(ends, 1 + sure - sure.detach(), total / number.clamp(min=1))
         if self.theta is not None:
             assert readout is not None
-            return Decision(entropy(x, readout, self.vocab_size) > THETA_SCALE * self.theta, None, {})
-        return Decision(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), None, {})
+            return Decision(entropy(x, readout, self.vocab_size) > THETA_SCALE * self.theta, None, None)
+        return Decision(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), None, None)
 
     def _closing(self, ends: Tensor, seen: Compaction, past: grouping.GroupState | None) -> Tensor:
         """Which compacted tokens close a segment: where the model ends one, and every `longest` tokens without that."""
@@ -217,8 +218,8 @@ class Pooled(nn.Module):
         calls.aux["depth/segments"] = (share, number)
         rate, mean = self.config.rate, number.clamp(min=1)
         found = (share / mean).detach()
-        if decision.losses:
-            p = decision.losses["probability"][0] / mean
+        if decision.probability is not None:
+            p = decision.probability
             loss = ((rate - 1) * found * p + (1 - found) * (1 - p)) * rate / (rate - 1)
             calls.aux[LOSS + "segments"] = (self.config.weight * loss * number, number)
         if self.theta is not None:

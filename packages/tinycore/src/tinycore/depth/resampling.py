@@ -27,9 +27,7 @@ from tinycore.families import Scope
 from tinycore.linears.dense import Dense
 from tinycore.mixers.compaction import take
 from tinycore.mixers.key_values import KeyValueState, append
-from tinycore.ops.rms_norm import rms_norm
-
-EPSILON = 1e-5
+from tinycore.ops.rms_norm import EPSILON, rms_norm
 
 ShortenKind = Literal["average", "linear", "attention"]
 LengthenKind = Literal["repeat", "linear", "attention"]

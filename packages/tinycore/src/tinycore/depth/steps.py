@@ -20,9 +20,7 @@ from tinycore.count import Cost
 from tinycore.depth.calls import Calls
 from tinycore.families import CallSite, Carry
 from tinycore.layer import MODULATION
-from tinycore.ops.rms_norm import rms_norm
-
-EPSILON = 1e-5
+from tinycore.ops.rms_norm import EPSILON, rms_norm
 
 StepKind = Literal["none", "add", "adaln"]
 

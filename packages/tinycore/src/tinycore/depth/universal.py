@@ -14,7 +14,7 @@ values to others.
 (1 - h_j), and p_N takes what is left. The loss is sum_n p_n CE(s_n) + beta KL(p || g), g the geometric distribution of
 `prior`, its last term taking the rest: training makes all N steps of every token. Used, a token halts at its median step, the
 first with p_1 + ... + p_n >= 1/2, where PonderNet draws one: the same text every time. From there on it stays as it is, while
-in training its states went on; what that costs is measured in docs/EXPERIMENTS.md.
+in training its states went on.
 
 Statistic `depth/steps`: how many steps a token took; in training of `ponder`, the expected number.
 """

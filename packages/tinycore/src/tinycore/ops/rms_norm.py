@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+EPSILON = 1e-5  # of norms that a module applies without gains of its own
+
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float, dtype: torch.dtype | None = None) -> Tensor:
     """Normalise x (..., width) by its root mean square; weight (width,) or None.

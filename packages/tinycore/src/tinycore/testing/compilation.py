@@ -6,7 +6,6 @@ import torch
 
 from tinycore.model_config import ModelConfig
 from tinycore.testing.probes import (
-    SINGLE,
     Precision,
     awake,
     reached_gradients,
@@ -15,7 +14,7 @@ from tinycore.testing.probes import (
     rows_for,
 )
 
-CLOSE = Precision(torch.float32, 3e-5)
+CLOSE = Precision(torch.float64, 1e-9)
 
 
 def compiled(config: ModelConfig, backend: str = "aot_eager") -> None:
@@ -25,7 +24,7 @@ def compiled(config: ModelConfig, backend: str = "aot_eager") -> None:
     (a minute on two cores).
     """
     rows = rows_for(config, 2, 16)
-    eager, traced = awake(config, SINGLE), awake(config, SINGLE)
+    eager, traced = awake(config), awake(config)
     torch.compiler.reset()
     run = torch.compile(traced, fullgraph=True, backend=backend)
     outputs = []
