@@ -213,7 +213,7 @@ class Looped(nn.Module):
             moved = moved + self.injection(rms_norm(entered, None, EPSILON))
         if loop and self.feedback is not None:
             path = f"{loop}/feedback"
-            shifted, newest = previous(x, calls.ctx, calls.past(path))
+            shifted, newest = previous(x, calls.ctx, calls.past(path), calls.kept is not None)
             calls.keep(path, newest)
             moved = moved + self.feedback(rms_norm(shifted, None, EPSILON))
         if self.steps is not None:

@@ -5,7 +5,8 @@
 A token closes its segment if the model says so, or if the segment has `longest` tokens. Tokens get back what the middle
 layers added to the newest segment closed before them (`lag`, as published; without, the token that closes a segment reads it
 at once: with every token a segment that is the plain stack). What a segment is, is known from its tokens alone, so nothing
-comes from later ones; an open segment waits for the next chunk.
+comes from later ones; an open segment waits for the next chunk. Tokens that no segment was closed before get nothing added
+(the paper learns a vector for them).
 
 `learned`: p = sigmoid(w . silu(U norm(h)) + b), a segment ends where p > 1/2, in training as in use (noise on the decision, as
 published, would hold the rate in training only). The decision gets its gradient where tokens read: what they get back is

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tinycore.context import Context
+from tinycore.mixers.compaction import compaction, newest
 
 
 class Newest(NamedTuple):
@@ -17,19 +17,15 @@ class Newest(NamedTuple):
     x: Tensor  # (B, D)
 
 
-def previous(x: Tensor, ctx: Context, before: Newest | None) -> tuple[Tensor, Newest]:
+def previous(x: Tensor, ctx: Context, before: Newest | None, kept: bool = True) -> tuple[Tensor, Newest]:
     """(x (B, T, D) of each token's predecessor, 0 at the first of a document and at padding; what the next chunk needs).
 
-    before: the newest token of the chunks before; None in a fresh stream.
+    before: the newest token of the chunks before; None in a fresh stream. kept: whether there is a next chunk.
     """
-    first = torch.zeros_like(x[:, 0]) if before is None else before.x.to(x.dtype)
-    if ctx.documents is None:
-        return torch.cat([first[:, None], x[:, :-1]], dim=1), Newest(x[:, -1])
-    valid, length = ctx.documents >= 0, x.shape[1]
-    newest = torch.where(valid, torch.arange(length, device=x.device), -1).cummax(1).values + 1  # 0: before the chunk
-    slots = torch.cat([first[:, None], x], dim=1)
-    at = F.pad(newest[:, :-1], (1, 0))[..., None].expand(-1, -1, x.shape[2])
-    found = slots.gather(1, at)
-    last = slots.gather(1, newest[:, -1:, None].expand(-1, -1, x.shape[2]))[:, 0]
-    continues = (valid & (ctx.positions > 0))[..., None]
-    return torch.where(continues, found, 0), Newest(last)
+    rows, length, _ = x.shape
+    seen = compaction(ctx, rows, length, kept)
+    first = torch.zeros_like(x[:, :1]) if before is None else before.x[:, None].to(x.dtype)
+    slots = torch.cat([first, seen.compacted(x)], dim=1)
+    continues = (seen.valid & (seen.positions > 0))[..., None]
+    found = seen.restored(torch.where(continues, slots[:, :-1], 0))
+    return found, Newest(newest(slots, seen.tokens, 1)[:, 0])
