@@ -27,6 +27,7 @@ COUNTS = {
     "brandon-900k": 990_072,
     "brandon-10m-v1": 9_663_264,
     "brandon-10m": 10_705_152,
+    "brandon-10m-mtp": 10_902_528,
     "brandon-30m-v1": 30_518_208,
     "brandon-30m": 29_993_856,
     "brandon-110m-v1": 109_529_856,

@@ -250,7 +250,8 @@ def load_optimizer(path: Path, scalars: dict[str, Any], model: Decoder, optimize
         if isinstance(value, Tensor) and value.numel() > 1 and value.shape != names[name].shape:
             raise RunError(f"{file}: '{key}' has shape {tuple(value.shape)}, its parameter {tuple(names[name].shape)}")
         state.setdefault(name, {})[quantity] = value
-    missing = [name for name in names if name not in state]
+    asleep = model.dormant()
+    missing = [name for name in names if name not in state and name not in asleep]
     if missing and state:
         raise RunError(f"{file}: has nothing for '{missing[0]}'; it was saved by another kind of optimizer")
     order = {id(parameter): name for name, parameter in names.items()}

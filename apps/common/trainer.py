@@ -174,6 +174,7 @@ class Trainer:
         """One window: its backward passes and the optimizer steps they ask for. Returns this process's share of the
         loss, the mean over these steps, and the last norm of the gradient."""
         self.stats.clear()
+        self.model.schedule(self.progress.step / self.settings.steps)
         factors = self.factors(self.progress.step)
         for group, (rate, decay) in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"], group["weight_decay"] = rate * factors.rate, decay * factors.decay
@@ -198,6 +199,7 @@ class Trainer:
             self.broken = torch.where(norm.isfinite(), self.broken, torch.minimum(self.broken, now))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            self.model.follow()
             if self.average is not None:
                 self.average.update()
 

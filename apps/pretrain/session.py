@@ -120,6 +120,7 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
     optimizer = optimization.optimizer(recipe.optim, model)
     if start.checkpoint is not None:
         _, scalars = checkpoints.read_progress(start.checkpoint)
+        model.schedule(max(start.progress.step - 1, 0) / recipe.train.steps)  # where its last step stood
         checkpoints.load_optimizer(start.checkpoint, scalars, model, optimizer)
     average = None if recipe.train.ema is None else tinycore.optim.WeightAverage(model, recipe.train.ema)
     if average is not None and start.checkpoint is not None:

@@ -18,6 +18,9 @@ from tinycore.ffns import relu2 as _relu2  # noqa: F401
 from tinycore.ffns import swiglu as _swiglu  # noqa: F401
 from tinycore.generation import Generation, Sampling, generate, stream
 from tinycore.heads import halt as _halt  # noqa: F401
+from tinycore.heads import jepa as _jepa  # noqa: F401
+from tinycore.heads import mtp as _mtp  # noqa: F401
+from tinycore.heads import value as _value  # noqa: F401
 from tinycore.linears import bit as _bit  # noqa: F401
 from tinycore.linears import cola as _cola  # noqa: F401
 from tinycore.linears import cola_fan as _cola_fan  # noqa: F401

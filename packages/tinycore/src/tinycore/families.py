@@ -57,9 +57,9 @@ class Scope:
     with std / sqrt(2 * calls), once, however many calls share the weights); `layer` of `layers` is the module's own place
     in the stack; `value_source` the layer that hands its values to all later ones and is called once, so that it never
     reads any (see `MixerConfig.reads_first_values`); `memory`, what the depth remembers for mixers to
-    read. For memory of training: `rows`, the sequences of a micro-batch; `product_bytes` of an element inside matrix products,
-    4 or, under autocast, 2 (the residual stream is float32 in either case); the type of the `device`; what calls of layers keep
-    (`tinycore.recompute`).
+    read; `row_dim`, channels of a row of the embedding's table. For memory of training: `rows`, the sequences of a micro-batch;
+    `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is float32 in either
+    case); the type of the `device`; what calls of layers keep (`tinycore.recompute`).
     """
 
     dim: int
@@ -74,6 +74,7 @@ class Scope:
     layers: int = 1
     value_source: int | None = None
     memory: MemoryShape | None = None
+    row_dim: int = 0
     rows: int = 1
     product_bytes: int = 4
     device: str = "cpu"
@@ -324,12 +325,17 @@ class MemoryConfig(Family):
 class EmbedConfig(Family):
     """What is a token?
 
-    `build(scope)` -> module tokens (B, T) -> (B, T, D), with `weight` (V, D) for a tied head and `registers`, the
-    `Registers` that the model puts in front of its documents, or None.
+    `build(scope)` -> module tokens (B, T) -> (B, T, D) with `weight` (V, row_dim); `as_row(hidden)`, (..., D) ->
+    (..., row_dim), what a tied head multiplies with its rows; and `registers`, the `Registers` that the model puts in front
+    of its documents, or None.
     """
 
     default: ClassVar[str | None] = "table"
     tied: bool = field(default=True, metadata={"help": "the next-token head uses the embedding's matrix"})
+
+    def row_dim(self, dim: int) -> int:
+        """Channels of a row of `weight`."""
+        return dim
 
     @property
     def register_slots(self) -> int:

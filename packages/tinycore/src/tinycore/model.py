@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tinycore.context import Context, begin
-from tinycore.depth.calls import Latents, Readings
+from tinycore.depth.calls import Early, Latents, Readings
 from tinycore.depth.recursive import Recursive
 from tinycore.families import LOSS, Aux
-from tinycore.heads.lm import HeadOutput
+from tinycore.heads.head import Head, HeadOutput, Vocabulary
 from tinycore.layer import Layer
 from tinycore.model_config import ModelConfig
 from tinycore.recompute import Policy
@@ -118,7 +118,7 @@ class Decoder(nn.Module):
             if readings is not None:
                 readings = Readings(*(tuple(map(widened.narrowed, parts)) for parts in readings))
             if early is not None:
-                early = early._replace(x=widened.narrowed(early.x))
+                early = early._replace(streams=tuple(map(widened.narrowed, early.streams)))
         tapped["final"] = self.norm(x)
         losses = {name.removeprefix(LOSS): entry for name, entry in aux.items() if name.startswith(LOSS)}
         losses = losses if targets is not None else {}
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
             if name == "lm" and readings is not None and targets is not None:
                 found = self._read(head, readings, targets, ctx, return_logits)
             else:
-                found = head(tapped, self.embed.weight, ctx, targets, return_logits)
+                found = head(tapped, self.vocabulary, ctx, targets, return_logits)
             losses.update(found.losses)
             stats.update(found.stats)
             logits = found.logits if found.logits is not None else logits
@@ -137,9 +137,7 @@ class Decoder(nn.Module):
         if steps is not None:
             values["steps"] = steps if widened is None else widened.narrowed(steps[..., None])[..., 0]
         if early is not None and targets is not None:
-            lm: Any = self.heads["lm"]
-            total, number = lm({"final": self.norm(early.x)}, self.embed.weight, ctx, targets, False).losses["lm"]
-            losses["early"] = (early.weight * total, number)
+            losses["early"] = self._read_early(early, targets)
         if after is not None:
             after[STREAM] = stream
         loss = None
@@ -152,7 +150,7 @@ class Decoder(nn.Module):
         streams, count = readings.streams, len(readings.streams)
         found = head(
             {"final": self.norm(torch.cat(streams))},
-            self.embed.weight,
+            self.vocabulary,
             ctx,
             targets.repeat(count, 1),
             return_logits,
@@ -163,6 +161,13 @@ class Decoder(nn.Module):
         stats = {name: (total, number) for name, (total, _) in found.stats.items()}
         logits = None if found.logits is None else found.logits[-len(targets) :]
         return HeadOutput(losses, stats, logits)
+
+    def _read_early(self, early: Early, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted loss of the next-token head on earlier streams."""
+        embed, lm = self.vocabulary
+        count = len(early.streams)
+        total, number, _ = lm.loss(self.norm(torch.cat(early.streams)), embed, targets.repeat(count, 1))
+        return early.weight * total, number
 
     def recompute(self, policy: Policy) -> None:
         """Let calls of layers in training keep what `policy` says; see `tinycore.recompute`."""
@@ -178,8 +183,30 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (..., V) of final hidden states (..., D), such as `Output.hidden` at chosen positions."""
-        head: Any = self.heads["lm"]
-        return head.logits(hidden, self.embed.weight)
+        embed, lm = self.vocabulary
+        return lm.logits(hidden, embed)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What heads read beside hidden states."""
+        return Vocabulary(self.embed, self.heads["lm"])
+
+    def schedule(self, progress: float) -> None:
+        """Set what depends on the share of training that is done, 0 to 1: call it before each step."""
+        for head in self._heads().values():
+            head.schedule(progress)
+
+    def follow(self) -> None:
+        """Move what follows the weights: call it after each optimizer step."""
+        for head in self._heads().values():
+            head.follow(self.vocabulary)
+
+    def dormant(self) -> set[str]:
+        """Names of the parameters that are not trained at this point of the schedule."""
+        return {f"heads.{name}.{inner}" for name, head in self._heads().items() for inner in head.dormant()}
+
+    def _heads(self) -> dict[str, Head]:
+        return {name: head for name, head in self.heads.items() if isinstance(head, Head)}
 
 
 def build(config: ModelConfig) -> Decoder:

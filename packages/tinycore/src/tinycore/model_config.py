@@ -202,6 +202,7 @@ class ModelConfig:
             layers=self.size(),
             value_source=self._value_source,
             memory=self.depth.memory,
+            row_dim=self.embed.row_dim(self.dim),
         )
 
     @cached_property

@@ -72,6 +72,18 @@ def deep_supervision(
                 latents, least = Latents(*(part[left] for part in latents)), least[left]
 
 
+def verdicts(
+    model: Any, tokens: Tensor, labels: Tensor, doc_ids: Tensor | None = None
+) -> Iterator[tuple[Losses, bool]]:
+    """A verifier's (arXiv 2110.14168): binary cross-entropy of the `value` head's logits (B, T) against labels (B, T), 1 where
+    what stands there belongs to something right, 0 where to something wrong, below 0 where nothing is to be learned."""
+    logits = model(tokens, doc_ids=doc_ids, return_logits=False).values["value"]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    judged = labels >= 0
+    total = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits), reduction="none")
+    yield {"value": (torch.where(judged, total, 0).sum(), judged.sum())}, True
+
+
 def solved(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,) bool: whether every target (B, T) of a row has the highest of its logits (B, T, V)."""
     return ((logits.argmax(-1) == targets) | (targets == IGNORED)).all(-1)

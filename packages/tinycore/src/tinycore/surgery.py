@@ -75,7 +75,8 @@ def grow_vocabulary(model: Decoder, vocab_size: int) -> Decoder:
 
 def _rows(model: Decoder) -> set[str]:
     """Names of the tensors with one row per token."""
-    names = {"embed.weight"}
+    names = {f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "token_rows", ())}
+    names.add("embed.weight")
     head: Any = model.heads["lm"]
     if head.linear is None:
         return names

@@ -30,10 +30,10 @@ class Readings(NamedTuple):
 
 
 class Early(NamedTuple):
-    """An earlier stream that the next-token head learns from as well."""
+    """Earlier streams that the next-token head learns from as well."""
 
-    x: Tensor  # (B, T, D)
-    weight: float  # of the loss "early"
+    streams: tuple[Tensor, ...]  # (B, T, D) each
+    weight: float  # of the loss "early", their mean
 
 
 class Ascent(NamedTuple):

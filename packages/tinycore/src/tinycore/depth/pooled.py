@@ -184,7 +184,7 @@ class Pooled(nn.Module):
         x = x + up
         for site in sites[self.count - outside :]:
             x, carry = calls(site, x, carry)
-        early = Early(lower, self.config.early) if self.theta is not None and self.training else None
+        early = Early((lower,), self.config.early) if self.theta is not None and self.training else None
         return calls.result(x, early=early)
 
     def _decide(self, x: Tensor, ctx: Context, readout: Callable[[Tensor], Tensor] | None) -> Decision:

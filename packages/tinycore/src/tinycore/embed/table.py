@@ -54,6 +54,10 @@ class Table(nn.Embedding):
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=INITIAL_STD)
 
+    def as_row(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., D) as what a tied head multiplies with the rows of `weight`."""
+        return hidden
+
     def forward(self, input: Tensor) -> Tensor:
         x = super().forward(input)
         return x if self.scale == 1.0 else x * self.scale

@@ -54,7 +54,7 @@ def can_fuse(model: Decoder) -> bool:
         and model.embed.registers is None
         and type(model.norm) is RMSNorm
         and type(model.heads["lm"]) is LanguageModelHead
-        and model.heads["lm"].matrix(model.embed.weight) is not None
+        and model.heads["lm"].matrix(model.embed) is not None
         and all(map(_is_plain, model.layers))
     )
 
@@ -85,7 +85,7 @@ class FusedSession:
         self.embedding: Tensor = parts.embed.weight
         self.embedding_scale: float = parts.embed.scale
         head = parts.heads["lm"]
-        weight = head.matrix(self.embedding)
+        weight = head.matrix(parts.embed)
         gain, self.floor = _scales(parts.norm, weight)
         self.head = PackedLinear(weight * gain, rows)
         layers = [_Weights(layer, rows) for layer in parts.layers]
@@ -104,7 +104,7 @@ class FusedSession:
             self.valid = valid
         self.positions = positions[:, -1] + 1
         x = self._run(tokens, positions)
-        return self._logits(x.view(rows, length, -1)[:, -1])
+        return self.read(x.view(rows, length, -1)[:, -1])
 
     @torch.inference_mode()
     def select(self, rows: Tensor) -> None:
@@ -116,13 +116,28 @@ class FusedSession:
             call.cache = call.cache[rows]
 
     @torch.inference_mode()
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Hidden states (T, D), before their norm, after each of tokens (T,), of a session of one row without padding."""
+        positions = (
+            self.positions[:, None] + torch.arange(len(tokens)) if self.length else torch.arange(len(tokens))[None]
+        )
+        self.positions = positions[:, -1] + 1
+        return self._run(tokens[None], positions)
+
+    def rewind(self, count: int) -> None:
+        """Forget the newest `count` tokens."""
+        self.length, self.positions = self.length - count, self.positions - count
+        for call in self.calls:
+            call.length -= count
+
+    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """See `Session`."""
         if self.valid is not None:
             self.valid = F.pad(self.valid, (0, 1), value=True)
         x = self._run(tokens[:, None], self.positions[:, None])
         self.positions = self.positions + 1
-        return self._logits(x)
+        return self.read(x)
 
     def _run(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Final hidden states (B T, D), before their norm, of tokens (B, T)."""
@@ -145,20 +160,24 @@ class FusedSession:
         return x
 
     def _mask(self, rows: int, length: int, window: int | None) -> Tensor | None:
-        """(B, 1, T, S) for a prompt, (B, 1, 1, S) for a step, over the slots in `window`; None: causality says it all."""
+        """(B, 1, T, S) for several tokens, (B, 1, 1, S) for a step, over the slots in `window`; None: causality says it all."""
         if length == 1 and self.length:
             first = 0 if window is None else max(0, self.length + 1 - window)
             return None if self.valid is None else self.valid[:, None, None, first:]
-        if self.valid is None and (window is None or window >= length):
+        total = self.length + length
+        if self.valid is None and not self.length and (window is None or window >= length):
             return None
-        mask = torch.ones(length, length, dtype=torch.bool).tril()
+        mask = torch.ones(length, total, dtype=torch.bool).tril(self.length)
         if window is not None:
-            mask = mask.triu(1 - window)  # padding stands on the left: slots are as far apart as positions
+            mask = mask.triu(
+                self.length + 1 - window
+            )  # padding stands on the left: slots are as far apart as positions
         mask = mask.expand(rows, 1, -1, -1)
         # padding sees padding, so that no row of a mask is empty
         return mask if self.valid is None else mask & (self.valid[:, None, :, None] == self.valid[:, None, None, :])
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def read(self, x: Tensor) -> Tensor:
+        """Logits (N, V) of hidden states (N, D) before their norm."""
         return self.head(_norm(x, self.floor))
 
 
@@ -212,6 +231,8 @@ class _Call:
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).reshape(rows, heads * width)
         self.cache[:, :, start:end] = qkv[:, :, heads:].transpose(1, 2)
         q, keys, values = qkv.transpose(1, 2).split([heads, groups, groups], dim=1)
+        if start:
+            keys, values = self.cache[:, :, :end].chunk(2, dim=1)
         y = F.scaled_dot_product_attention(
             q, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=heads != groups
         )

@@ -7,43 +7,21 @@ a function of the model, its prompt, the seed and the sampling alone (up to the 
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tinycore.generation.rows import Decode, Finish, Row, RowView, Token, finish
 from tinycore.generation.sampling import Sampling, choose, row_key, uniform
 from tinycore.generation.session import Session, begin
+from tinycore.generation.speculative import speculate
 from tinycore.model import Decoder
-
-Finish = Literal["stop", "length"]
-Decode = Callable[[list[int]], str]
-
-
-class RowView(NamedTuple):
-    """What a hook sees of a running row: which prompt and sample it is, and all its ids, prompt included."""
-
-    prompt: int
-    sample: int
-    ids: Sequence[int]
-
 
 # Called once a step with every running row; may return, by index into that list, ids the row must take next.
 Hook = Callable[[Sequence[RowView]], Mapping[int, Sequence[int]] | None]
-
-
-class Token(NamedTuple):
-    """One new token of one row. `finish` is set on a row's last token."""
-
-    prompt: int
-    sample: int
-    id: int
-    logprob: float
-    forced: bool
-    finish: Finish | None
 
 
 @dataclass(frozen=True)
@@ -57,20 +35,6 @@ class Generation:
     logprobs: list[float]
     finish: Finish
     text: str | None = None
-
-
-@dataclass
-class _Row:
-    prompt: int
-    sample: int
-    key: bytes
-    ids: list[int]
-    start: int
-    queue: deque[int] = field(default_factory=deque)
-
-    @property
-    def new(self) -> list[int]:
-        return self.ids[self.start :]
 
 
 def generate(
@@ -88,6 +52,7 @@ def generate(
     decode: Decode | None = None,
     seed: int = 0,
     hooks: Sequence[Hook] = (),
+    speculative: bool = False,
 ) -> list[list[Generation]]:
     """`n` generations for each prompt (lists of token ids); see `stream` for the arguments and errors."""
     prompts = [list(prompt) for prompt in prompts]
@@ -105,6 +70,7 @@ def generate(
         decode=decode,
         seed=seed,
         hooks=hooks,
+        speculative=speculative,
     ):
         tokens[token.prompt, token.sample].append(token)
     strings = [text for text in stop if isinstance(text, str)]
@@ -122,12 +88,15 @@ def stream(
     decode: Decode | None = None,
     seed: int = 0,
     hooks: Sequence[Hook] = (),
+    speculative: bool = False,
 ) -> Iterator[Token]:
     """Yield tokens as they are made: each step, one per running row, in the rows' order.
 
     stop: ids that end a row, and strings that end it when its new text contains them (these need `decode`).
     A row also ends after `max_new_tokens` (forced ones included) and at the model's `max_seq_len`.
     hooks: see `Hook`; forced ids are taken one a step, before anything is sampled.
+    speculative: a model with an `mtp` head guesses several tokens and checks them in one pass; at temperature 0 only. The
+    text is that of plain decoding, up to rounding; rows are decoded one after another.
     Raises ValueError for an empty prompt, ids outside the vocabulary, a prompt that leaves no room in the context, and
     arguments out of range; nothing is computed then.
     """
@@ -136,6 +105,9 @@ def stream(
     stop_ids = {item for item in stop if not isinstance(item, str)}
     stop_strings = [item for item in stop if isinstance(item, str)]
     _check(model, prompts, max_new_tokens, n, stop_strings, decode)
+    if speculative:
+        _check_speculative(model, sampling, hooks)
+        return speculate(model, prompts, max_new_tokens, n, stop_ids, stop_strings, decode)
     return _run(model, prompts, max_new_tokens, sampling, n, stop_ids, stop_strings, decode, seed, hooks)
 
 
@@ -157,11 +129,11 @@ def _run(
     model.eval()
     try:
         occurrences: Counter[tuple[int, ...]] = Counter()
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for p, prompt in enumerate(prompts):
             occurrence = occurrences[tuple(prompt)]
             occurrences[tuple(prompt)] += 1
-            rows.extend(_Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n))
+            rows.extend(Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n))
         session = begin(model, len(rows), max_new_tokens)
         logits = _prefill(model, session, prompts, n)
         seen = _seen(rows, logits) if sampling.repetition_penalty != 1.0 else None
@@ -173,10 +145,10 @@ def _run(
                 if forced:
                     row.queue.popleft()
                 row.ids.append(token)
-                finish = _finish(model, row, max_new_tokens, stop_ids, stop_strings, decode)
-                if finish is None:
+                ended = finish(model, row, max_new_tokens, stop_ids, stop_strings, decode)
+                if ended is None:
                     running.append(index)
-                yield Token(row.prompt, row.sample, token, logprob, forced, finish)
+                yield Token(row.prompt, row.sample, token, logprob, forced, ended)
             if not running:
                 return
             if len(running) < len(rows):
@@ -214,7 +186,7 @@ def _prefill(model: Decoder, session: Session, prompts: list[list[int]], n: int)
 
 
 @torch.inference_mode()
-def _step(logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[_Row]) -> tuple[list[int], list[float]]:
+def _step(logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[Row]) -> tuple[list[int], list[float]]:
     """The next id of every row, forced where its queue says so, and its log-probability."""
     greedy = sampling.temperature == 0
     uniforms = [] if greedy else [uniform(row.key, len(row.ids) - row.start) for row in rows]
@@ -229,34 +201,14 @@ def _step(logits: Tensor, seen: Tensor | None, sampling: Sampling, rows: list[_R
     return ids.tolist(), logprobs.tolist()
 
 
-def _seen(rows: list[_Row], logits: Tensor) -> Tensor:
+def _seen(rows: list[Row], logits: Tensor) -> Tensor:
     seen = torch.zeros(logits.shape, dtype=torch.bool)
     for index, row in enumerate(rows):
         seen[index, row.ids] = True
     return seen.to(logits.device)
 
 
-def _finish(
-    model: Decoder,
-    row: _Row,
-    max_new_tokens: int,
-    stop_ids: set[int],
-    stop_strings: list[str],
-    decode: Decode | None,
-) -> Finish | None:
-    if row.ids[-1] in stop_ids:
-        return "stop"
-    if stop_strings and decode is not None:
-        # a token holds at least one byte, so a stop string that ends here lies within as many tokens as it has bytes
-        tail = decode(row.new[-(4 + max(len(text.encode()) for text in stop_strings)) :])
-        if any(text in tail for text in stop_strings):
-            return "stop"
-    if len(row.ids) - row.start >= max_new_tokens or len(row.ids) >= model.config.max_seq_len:
-        return "length"
-    return None
-
-
-def _call_hooks(hooks: Sequence[Hook], rows: list[_Row], vocab_size: int) -> None:
+def _call_hooks(hooks: Sequence[Hook], rows: list[Row], vocab_size: int) -> None:
     for hook in hooks:
         for index, ids in (hook([RowView(row.prompt, row.sample, row.ids) for row in rows]) or {}).items():
             if any(not 0 <= i < vocab_size for i in ids):
@@ -266,13 +218,13 @@ def _call_hooks(hooks: Sequence[Hook], rows: list[_Row], vocab_size: int) -> Non
 
 def _finished(tokens: list[Token], stop_strings: list[str], decode: Decode | None) -> Generation:
     ids = [token.id for token in tokens]
-    finish: Finish = "length" if not tokens or tokens[-1].finish is None else tokens[-1].finish
+    ended: Finish = "length" if not tokens or tokens[-1].finish is None else tokens[-1].finish
     text = None
     if decode is not None:
         text = decode(ids)
         cuts = [at for at in (text.find(stop) for stop in stop_strings) if at >= 0]
         text = text[: min(cuts)] if cuts else text
-    return Generation(ids, [token.logprob for token in tokens], finish, text)
+    return Generation(ids, [token.logprob for token in tokens], ended, text)
 
 
 def _check(
@@ -301,3 +253,12 @@ def _check(
             raise ValueError(f"prompt {index}: has {len(prompt)} tokens, the context holds {context} with the answer")
         if any(not 0 <= token < vocab_size for token in prompt):
             raise ValueError(f"prompt {index}: has ids outside 0..{vocab_size - 1}")
+
+
+def _check_speculative(model: Decoder, sampling: Sampling, hooks: Sequence[Hook]) -> None:
+    if "mtp" not in model.heads:
+        raise ValueError("speculative: takes a model with an 'mtp' head, which guesses several tokens")
+    if sampling.temperature != 0 or sampling.repetition_penalty != 1.0:
+        raise ValueError("speculative: takes the likeliest tokens; set temperature=0 and leave repetition_penalty at 1")
+    if hooks:
+        raise ValueError("speculative: hooks see one token after another; leave one of the two out")

@@ -21,12 +21,12 @@ from tinycore.config import ConfigError
 from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import IN_PLACE, HeadConfig, Scope
-from tinycore.heads.lm import HeadOutput
+from tinycore.heads.head import Head, HeadOutput, Vocabulary
 
 START = -5.0
 
 
-class HaltingHead(nn.Module):
+class HaltingHead(Head):
     """Gives its logits (B, 2) as a value and no loss of its own."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,11 @@ class HaltingHead(nn.Module):
         return dead
 
     def forward(
-        self, tapped: Mapping[str, Tensor], embedding: Tensor, ctx: Context, targets: Tensor | None, return_logits: bool
+        self,
+        tapped: Mapping[str, Tensor],
+        vocabulary: Vocabulary,
+        ctx: Context,
+        targets: Tensor | None,
+        return_logits: bool,
     ) -> HeadOutput:
         return HeadOutput({}, {}, value=self.q(tapped["final"][:, 0]))

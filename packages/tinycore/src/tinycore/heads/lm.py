@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,23 +18,14 @@ from tinycore.config import ConfigError
 from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.embed.table import INITIAL_STD
-from tinycore.families import Aux, HeadConfig, LinearConfig, Scope
+from tinycore.families import HeadConfig, LinearConfig, Scope
+from tinycore.heads.head import Head, HeadOutput, Vocabulary
 from tinycore.linears.dense import Dense
 from tinycore.ops.linear_cross_entropy import chunk_of, linear_cross_entropy, module_cross_entropy
 from tinycore.ops.stablemax import stablemax_cross_entropy
 
 
-class HeadOutput(NamedTuple):
-    """What a head gives: losses and statistics as {name: (sum, count)}, logits where it was asked for them, and what else it
-    predicts, whatever is asked."""
-
-    losses: Aux
-    stats: Aux
-    logits: Tensor | None = None
-    value: Tensor | None = None
-
-
-class LanguageModelHead(nn.Module):
+class LanguageModelHead(Head):
     """Reads the final hidden states (B, T, D)."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -52,7 +43,11 @@ class LanguageModelHead(nn.Module):
             default="softmax", metadata={"help": "what makes probabilities of logits, in the loss"}
         )
 
+        weight: float = field(default=1.0, metadata={"help": "factor on the loss in training, beside other heads'"})
+
         def __post_init__(self) -> None:
+            if not self.weight > 0:
+                raise ConfigError(f"weight: {self.weight} is not positive")
             if self.chunk is not None and self.chunk < 1:
                 raise ConfigError(f"chunk: {self.chunk} is not positive")
 
@@ -97,7 +92,7 @@ class LanguageModelHead(nn.Module):
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()
-        self.chunk, self.probabilities = config.chunk, config.probabilities
+        self.chunk, self.probabilities, self.weight = config.chunk, config.probabilities, config.weight
         gain = INITIAL_STD * scope.dim**0.5
         self.linear = None if tied else config.matrix.build(scope.dim, scope.vocab_size, gain)
         self.vocab_size = scope.vocab_size
@@ -105,7 +100,7 @@ class LanguageModelHead(nn.Module):
     def forward(
         self,
         tapped: Mapping[str, Tensor],
-        embedding: Tensor,
+        vocabulary: Vocabulary,
         ctx: Context,
         targets: Tensor | None,
         return_logits: bool,
@@ -113,29 +108,36 @@ class LanguageModelHead(nn.Module):
     ) -> HeadOutput:
         """weights (B, T): of each position in the loss and among those predicted right, None = 1."""
         hidden = tapped["final"]
-        logits = self.logits(hidden, embedding) if return_logits else None
+        logits = self.logits(hidden, vocabulary.embed) if return_logits else None
         if targets is None:
             return HeadOutput({}, {}, logits)
-        flat, wanted = hidden.flatten(0, 1), targets.flatten()
-        weights = None if weights is None else weights.flatten()
-        if self.probabilities == "stablemax":
-            known = self.logits(hidden, embedding) if logits is None else logits
-            loss, count, correct = stablemax_cross_entropy(known.flatten(0, 1), wanted, weights)
-            return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
-        matrix = self.matrix(embedding)
-        if matrix is not None:
-            loss, count, correct = linear_cross_entropy(flat, matrix, wanted, self.chunk, weights)
-        else:
-            assert self.linear is not None
-            loss, count, correct = module_cross_entropy(flat, self.linear, wanted, self.chunk, self.vocab_size, weights)
+        loss, count, correct = self.loss(hidden, vocabulary.embed, targets, weights, logits)
+        if self.training and self.weight != 1.0:  # what is validated is the cross-entropy itself
+            loss = self.weight * loss
         return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)
 
-    def logits(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """(..., D) -> (..., V)."""
-        return F.linear(hidden, embedding) if self.linear is None else self.linear(hidden)
+    def loss(
+        self, hidden: Tensor, embed: Any, targets: Tensor, weights: Tensor | None = None, logits: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(sum of the cross-entropy, number of targets, how many are predicted right) of hidden (B, T, D), targets (B, T)."""
+        wanted, weights = targets.flatten(), None if weights is None else weights.flatten()
+        if self.probabilities == "stablemax":
+            known = self.logits(hidden, embed) if logits is None else logits
+            return stablemax_cross_entropy(known.flatten(0, 1), wanted, weights)
+        matrix = self.matrix(embed)
+        if matrix is None:
+            assert self.linear is not None
+            flat = hidden.flatten(0, 1)
+            return module_cross_entropy(flat, self.linear, wanted, self.chunk, self.vocab_size, weights)
+        flat = (hidden if self.linear is not None else embed.as_row(hidden)).flatten(0, 1)
+        return linear_cross_entropy(flat, matrix, wanted, self.chunk, weights)
 
-    def matrix(self, embedding: Tensor) -> Tensor | None:
+    def logits(self, hidden: Tensor, embed: Any) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return F.linear(embed.as_row(hidden), embed.weight) if self.linear is None else self.linear(hidden)
+
+    def matrix(self, embed: Any) -> Tensor | None:
         """W (V, D), the embedding's if the head is tied to it; None where the head is more than a matrix."""
         if self.linear is None:
-            return embedding
+            return embed.weight
         return self.linear.weight if isinstance(self.linear, Dense) and self.linear.bias is None else None

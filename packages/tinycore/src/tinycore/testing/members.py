@@ -162,6 +162,9 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "stablemax": {"probabilities": "stablemax"},
         },
         "halt": {"in place": {}},
+        "mtp": {"three": {"tokens": 3}, "growing": {"tokens": 4, "curriculum": "forward"}},
+        "value": {"plain": {}},
+        "jepa": {"final": {"span": 2, "samples": 40}, "inside": {"span": 3, "tap": "0", "width": 6, "samples": 500}},
     },
 }
 
@@ -223,7 +226,12 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
             ({"most": 1, "halting": kind, "ponder_cost": 0.0}, {"kind": "plain"}) for kind in ("act", "ponder")
         ),
     },
-    "heads": {"lm": (({"chunk": 1}, {"chunk": 1024}),)},
+    "heads": {
+        "lm": (({"chunk": 1}, {"chunk": 1024}),),
+        "mtp": (({"tokens": 4}, {"kind": "lm"}),),
+        "value": (({}, {"kind": "lm"}),),
+        "jepa": (({"span": 2}, {"kind": "lm"}),),
+    },
 }
 
 
