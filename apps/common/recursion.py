@@ -1,4 +1,4 @@
-"""A trained model at another depth: settings on which no weight depends, such as how often shared layers are applied."""
+"""A trained model under settings on which no weight depends: how often shared layers are applied, when tokens leave early."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ def at(model: Decoder, overrides: Sequence[Override]) -> Decoder:
     """`model` with `--model.depth.loops` and the like. Raises BadRequest or ConfigError, one line, for anything else."""
     if not overrides:
         return model
-    depth = model.config.depth
+    depth, routing = model.config.depth, model.config.routing
     allowed = [f"model.depth.{key}" for key in depth.adjustable]
+    allowed += [f"model.routing.{key}" for key in (() if routing is None else routing.adjustable)]
     for override in overrides:
         if not allowed:
             raise BadRequest(f"--{override.dotted}: this model's depth is {depth.kind}, of which nothing can change")

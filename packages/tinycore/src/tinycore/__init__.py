@@ -11,6 +11,7 @@ from tinycore.depth import pooled as _pooled  # noqa: F401
 from tinycore.depth import recursive as _recursive  # noqa: F401
 from tinycore.depth import shared as _shared  # noqa: F401
 from tinycore.depth import universal as _universal  # noqa: F401
+from tinycore.embed import factorised as _factorised  # noqa: F401
 from tinycore.ffns import cms as _cms  # noqa: F401
 from tinycore.ffns import experts as _experts  # noqa: F401
 from tinycore.ffns import moe as _moe  # noqa: F401
@@ -24,6 +25,8 @@ from tinycore.heads import value as _value  # noqa: F401
 from tinycore.linears import bit as _bit  # noqa: F401
 from tinycore.linears import cola as _cola  # noqa: F401
 from tinycore.linears import cola_fan as _cola_fan  # noqa: F401
+from tinycore.memory import resonance as _resonance  # noqa: F401
+from tinycore.memory import slots as _slots  # noqa: F401
 from tinycore.mixers import attention as _attention  # noqa: F401
 from tinycore.mixers import mamba as _mamba  # noqa: F401
 from tinycore.mixers import memory_attention as _memory_attention  # noqa: F401
@@ -37,6 +40,9 @@ from tinycore.norms import post as _post  # noqa: F401
 from tinycore.residual import denseformer as _denseformer  # noqa: F401
 from tinycore.residual import gated as _gated  # noqa: F401
 from tinycore.residual import scaled as _scaled  # noqa: F401
+from tinycore.routing import budget as _budget  # noqa: F401
+from tinycore.routing import early_exit as _early_exit  # noqa: F401
+from tinycore.routing import mod as _mod  # noqa: F401
 
 __all__ = [
     "CheckpointError",

@@ -24,6 +24,7 @@ class Context:
 
     contiguous: every document is one run of slots at consecutive positions, from position 0 on, so what a token sees of
     it are the slots from `starts` (B, T) to its own; starts None: from the first. False where that was not looked at.
+    gaps: positions of neighbouring slots may lie apart, since tokens between them were left out.
     routes: (B, T) which cognitive expert a token belongs to, -1 unknown; None: nothing is known of any.
     """
 
@@ -32,6 +33,7 @@ class Context:
     contiguous: bool = False
     starts: Tensor | None = None
     routes: Tensor | None = None
+    gaps: bool = False
     memo: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -44,7 +46,8 @@ class Context:
         rows = index.shape[0]
         positions = self.positions.expand(rows, -1).gather(1, index)
         documents = None if self.documents is None else self.documents.gather(1, index)
-        return Context(positions, documents, routes=None if self.routes is None else self.routes.gather(1, index))
+        routes = None if self.routes is None else self.routes.gather(1, index)
+        return Context(positions, documents, routes=routes, gaps=True)
 
     def pool(self, size: int) -> Context:
         """The context of groups of `size` tokens, each standing where its last token stands; a rest is left out."""

@@ -132,7 +132,7 @@ class Count:
     def forward_flops(self, length: int, training: bool = False) -> dict[str, float]:
         """Forward FLOPs per token by component, for sequences of `length` tokens; in training the next-token head may read
         several streams."""
-        readings = self.config.depth.readings if training else 1
+        readings = self.config.readings if training else 1
         return dict(self.config.cost(length, readings=readings).flops)
 
     def backward_flops(self, length: int) -> dict[str, float]:
@@ -154,7 +154,7 @@ class Count:
     def _learning(self, length: int) -> Cost:
         """The cost of what one backward pass goes through."""
         depth = self.config.depth
-        return self.config.cost(length, sites=depth.gradient_calls(self.config.size()), readings=depth.readings)
+        return self.config.cost(length, sites=depth.gradient_calls(self.config.size()), readings=self.config.readings)
 
     def state_bytes(self, length: int, bytes_per_element: int = 4) -> int:
         """Bytes of decoding state of one row after `length` tokens."""
@@ -177,12 +177,10 @@ class Count:
         """
         config, tokens = self.config, rows * length
         scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device, recompute=recompute)
-        cost = config.cost(length, scope, config.depth.gradient_calls(config.size()), config.depth.readings)
+        cost = config.cost(length, scope, config.depth.gradient_calls(config.size()), config.readings)
         gradients = 4 * self.parameters
         kept = int(cost.saved_bytes(product_bytes) * tokens) + cost.held + scope.cast_bytes * cost.products
-        head = max(
-            head.workspace(scope, config.embed.tied, config.depth.readings * tokens) for head in config.heads.values()
-        )
+        head = max(head.workspace(scope, config.embed.tied, config.readings * tokens) for head in config.heads.values())
         before = gradients if accumulated else 0
         shared = sum(cost.shared.values())
         # what the last norm kept is gone when the backward pass reaches the layers

@@ -12,6 +12,7 @@ when nothing is to be kept, `{}` for a fresh sequence), `ctx` is the immutable `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -57,7 +58,8 @@ class Scope:
     with std / sqrt(2 * calls), once, however many calls share the weights); `layer` of `layers` is the module's own place
     in the stack; `value_source` the layer that hands its values to all later ones and is called once, so that it never
     reads any (see `MixerConfig.reads_first_values`); `memory`, what the depth remembers for mixers to
-    read; `row_dim`, channels of a row of the embedding's table. For memory of training: `rows`, the sequences of a micro-batch;
+    read; `row_dim`, channels of a row of the embedding's table; `routing` and `storage` (the model's `memory`) stand
+    between calls. For memory of training: `rows`, the sequences of a micro-batch;
     `product_bytes` of an element inside matrix products, 4 or, under autocast, 2 (the residual stream is float32 in either
     case); the type of the `device`; what calls of layers keep (`tinycore.recompute`).
     """
@@ -75,6 +77,8 @@ class Scope:
     value_source: int | None = None
     memory: MemoryShape | None = None
     row_dim: int = 0
+    routing: RoutingConfig | None = None
+    storage: MemoryConfig | None = None
     rows: int = 1
     product_bytes: int = 4
     device: str = "cpu"
@@ -314,11 +318,52 @@ class DepthConfig(Family):
 
 
 class RoutingConfig(Family):
-    """Which tokens pay for a layer?"""
+    """Which tokens pay for a layer? Asked at each call of a fixed stack.
+
+    `build(sites, scope)` -> `routing.router.Router`. `regroups`: whether calls see a part of the tokens; `freezes`: whether
+    tokens are to stay as they are from some call on; `adjustable` as of `DepthConfig`.
+    """
+
+    regroups: ClassVar[bool] = False
+    freezes: ClassVar[bool] = False
+    adjustable: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, calls: int) -> None:
+        """Raise ConfigError("key: what is wrong") if a stack of `calls` calls cannot be routed so."""
+
+    @property
+    def readings(self) -> int:
+        """How many further streams the next-token head reads in training."""
+        return 0
+
+    def slots(self, index: int, length: int) -> int:
+        """How many of a document's `length` tokens call `index` computes in training."""
+        return length
+
+    def build(self, sites: Sequence[CallSite], scope: Scope) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, scope: Scope, calls: int) -> Cost:
+        """Of deciding at `calls` calls."""
+        raise NotImplementedError
 
 
 class MemoryConfig(Family):
-    """What persists beside the residual stream?"""
+    """What persists beside the residual stream? Read and written between the calls of a fixed stack.
+
+    `build(calls, scope)` -> module (index, x, held, calls) -> (x, held), run before call `index`: x (B, T, D) is the stream,
+    `held` what it keeps from call to call of a pass (None at first), `calls` the `depth.calls.Calls` that keep what survives
+    to the next chunk.
+    """
+
+    def check(self, calls: int) -> None:
+        """Raise ConfigError("key: what is wrong") if a stack of `calls` calls cannot have it."""
+
+    def build(self, calls: int, scope: Scope) -> nn.Module:
+        raise NotImplementedError
+
+    def cost(self, scope: Scope, calls: int, length: int) -> Cost:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ class Decoder(nn.Module):
             stream = stream._replace(registers=torch.full_like(stream.positions, registers.count))
         kept = (state or {}) if keep and latents is None else None
         further: dict[str, Any] = {} if latents is None else {"latents": latents}
-        if self.config.depth.reads_out:
+        if self.config.depth.reads_out or self.config.routing is not None:
             further["readout"] = lambda hidden: self.logits(self.norm(hidden))
         x, tapped, after, aux, left, readings, early, steps = self.depth(
             self.layers, x, carry, seen, kept, self.taps, **further

@@ -146,8 +146,10 @@ class ModelConfig:
             raise ConfigError(f"residual.{error}") from None
         if self.embed.register_slots and not self.causal:
             raise ConfigError("embed.registers: a model that predicts in place has such slots in its data; set it to 0")
+        self._check_between_calls()
         self.dropout.check(self.size())
         _check_layers(self.layers, "layers", self.scope())
+        self._check_groups()
         self._check_first_values()
         self._check_memory()
 
@@ -172,6 +174,11 @@ class ModelConfig:
         """The same model, its depth with every setting written out that decides a parameter's shape: what is `adjustable` of
         it may then be replaced, and the weights still fit."""
         return replace(self, depth=self.depth.settled())
+
+    @property
+    def readings(self) -> int:
+        """How many streams the next-token head reads in training."""
+        return self.depth.readings + (0 if self.routing is None else self.routing.readings)
 
     @property
     def causal(self) -> bool:
@@ -203,6 +210,8 @@ class ModelConfig:
             value_source=self._value_source,
             memory=self.depth.memory,
             row_dim=self.embed.row_dim(self.dim),
+            routing=self.routing,
+            storage=self.memory,
         )
 
     @cached_property
@@ -221,13 +230,48 @@ class ModelConfig:
                     f"{layer.mixer.kind}, does not read; use memory_attention"
                 )
 
+    def _check_groups(self) -> None:
+        """Some calls may see groups of tokens, or some tokens only: not every mixer can."""
+        for name, part, sees in (("depth", self.depth, "groups of them"), ("routing", self.routing, "some of them")):
+            if part is None or not part.regroups:
+                continue
+            for mixer in (layer.mixer for layer in self.flat_layers()):
+                if mixer is not None and mixer.reads_first_values:
+                    raise ConfigError(
+                        f"layers: value_residual: the first layer's values are of all tokens, and {name} {part.kind} has "
+                        f"layers that see {sees}; leave it out"
+                    )
+                if mixer is not None and mixer.whole_rows:
+                    raise ConfigError(
+                        f"layers: {mixer.kind} takes all tokens of a row, and {name} {part.kind} has layers that see {sees}; "
+                        "use another mixer"
+                    )
+
+    def _check_between_calls(self) -> None:
+        calls = len(self.call_sites())
+        for name, part in (("routing", self.routing), ("memory", self.memory)):
+            if part is None:
+                continue
+            if not self.depth.runs_stream:
+                raise ConfigError(
+                    f"{name}.kind: {part.kind} stands between calls that follow one another once; depth {self.depth.kind} does "
+                    "not run them so; use plain or shared"
+                )
+            try:
+                part.check(calls)
+            except ConfigError as error:
+                raise ConfigError(f"{name}.{error}") from None
+        if self.routing is not None and self.routing.freezes:
+            for name, kind in (("residual", self.residual.kind), ("memory", self.memory and self.memory.kind)):
+                if (name == "memory" and self.memory is None) or (name == "residual" and not self.residual.joins_calls):
+                    continue
+                raise ConfigError(
+                    f"routing.kind: with {self.routing.kind} tokens stay as they are once they leave, and {name} {kind} would "
+                    "go on changing them; leave one of the two out"
+                )
+
     def _check_first_values(self) -> None:
         mixers = [layer.mixer for layer in self.flat_layers() if layer.mixer is not None]
-        if self.depth.regroups and any(mixer.reads_first_values for mixer in mixers):
-            raise ConfigError(
-                f"layers: value_residual: the first layer's values are of tokens, and depth {self.depth.kind} has layers that "
-                "see groups of them; leave it out"
-            )
         widths = {mixer.value_channels(self.scope()) for mixer in mixers if mixer.reads_first_values}
         if len(widths) > 1:
             raise ConfigError(
@@ -253,7 +297,7 @@ class ModelConfig:
         scope = scope or self.scope()
         seen, layers = length + self.embed.register_slots, self.flat_layers()
         sites = self.call_sites() if sites is None else sites
-        calls = Counter((site.layer, self.depth.slots(site, len(layers), seen)) for site in sites)
+        calls = Counter((site.layer, self._slots(site, seen)) for site in sites)
         inner = self.depth.cost(scope, seen)
         for index, layer in enumerate(layers):
             own = replace(scope, layer=index)
@@ -261,6 +305,8 @@ class ModelConfig:
             for slots, times in ((slots, times) for (called, slots), times in calls.items() if called == index):
                 one = layer.cost(own, slots).recomputed(scope, slots).called(times)
                 inner += replace(one, parameters=0).spread(slots / seen)
+        for part in (self._routing_cost(scope), self._memory_cost(scope, seen)):
+            inner += part
         stream = self.residual.stream_cost(scope, seen)
         if seen != length:
             inner, stream = inner.spread(seen / length), stream.spread(seen / length)
@@ -271,6 +317,18 @@ class ModelConfig:
         for name, head in self.heads.items():
             total += head.cost(scope, self.embed.tied).spread(readings if name == "lm" else 1)
         return total
+
+    def _slots(self, site: CallSite, length: int) -> int:
+        """How many slots of a document of `length` tokens the call at `site` computes."""
+        if self.routing is None:
+            return self.depth.slots(site, self.size(), length)
+        return self.routing.slots([each.path for each in self.call_sites()].index(site.path), length)
+
+    def _routing_cost(self, scope: Scope) -> Cost:
+        return Cost() if self.routing is None else self.routing.cost(scope, len(self.call_sites()))
+
+    def _memory_cost(self, scope: Scope, length: int) -> Cost:
+        return Cost() if self.memory is None else self.memory.cost(scope, len(self.call_sites()), length)
 
 
 def _check_layers(layers: tuple[LayerConfig, ...], path: str, scope: Scope) -> None:

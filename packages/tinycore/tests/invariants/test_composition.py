@@ -18,8 +18,9 @@ from tinycore.ops import bit_linear
 from tinycore.testing.members import EXAMPLES, FAMILIES
 from tinycore.testing.probes import awake
 
-CROSSED = ("depth", "mixer", "ffn", "routing", "memory", "norm", "residual", "linear", "embed")
-OPTIONAL = ("routing", "memory")
+CROSSED = ("depth", "mixer", "ffn", "norm", "residual", "linear", "embed")
+OPTIONAL = ("routing", "memory")  # stand between the calls of a fixed stack: crossed with the depths that are one
+FIXED = [kind for kind, depth in FAMILIES["depth"].members.items() if depth.runs_stream]
 NONE = "none"
 
 
@@ -33,16 +34,55 @@ def values(family: str) -> list[str]:
 
 
 ROWS = testing.covering_array({family: values(family) for family in CROSSED})
+PLAIN = {
+    "depth": "plain/plain",
+    "routing": NONE,
+    "memory": NONE,
+    "mixer": "attention/grouped",
+    "norm": "pre/affine",
+    "residual": "plain/default",
+    "embed": "table/tied",
+}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(v for v in row.values() if v != NONE))
+def placed(family: str, value: str) -> dict[str, object]:
+    """The settings of a value of a factor, nothing where it is none."""
+    if value == NONE:
+        return {}
+    kind, example = value.split("/", 1)
+    return {FAMILIES[family].tag: kind, **EXAMPLES.get(family, {}).get(kind, {}).get(example, {})}
+
+
+def works(row: dict[str, str]) -> bool:
+    """Whether the combination is not refused."""
+    try:
+        testing.stack(**{family: setting for family, value in row.items() if (setting := placed(family, value))})
+    except ConfigError:
+        return False
+    return True
+
+
+def standing() -> list[dict[str, str]]:
+    """What stands between calls, crossed with what it stands beside; pairs that only refused rows hold are tried alone."""
+    factors = {family: values(family) for family in PLAIN}
+    factors["depth"] = [value for value in factors["depth"] if value.split("/")[0] in FIXED]
+    rows = [row for row in testing.covering_array(factors) if any(row[family] != NONE for family in OPTIONAL)]
+    met = {pair for row in rows if works(row) for pair in combinations(row.items(), 2)}
+    for first, other in combinations(factors, 2):
+        if first in OPTIONAL or other in OPTIONAL:
+            for pair in product(factors[first], factors[other]):
+                alone = {**PLAIN, first: pair[0], other: pair[1]}
+                if ((first, pair[0]), (other, pair[1])) not in met and NONE not in pair:
+                    rows.append(alone)
+    return rows
+
+
+STANDING = standing()
+
+
+@pytest.mark.parametrize("row", [*ROWS, *STANDING], ids=lambda row: " ".join(v for v in row.values() if v != NONE))
 def test_composes(row: dict[str, str]) -> None:
-    parts = {}
-    for family, value in row.items():
-        if value != NONE:
-            kind, example = value.split("/", 1)
-            settings = EXAMPLES.get(family, {}).get(kind, {}).get(example, {})
-            parts[family] = {FAMILIES[family].tag: kind, **settings}
+    parts = {family: setting for family, value in row.items() if (setting := placed(family, value))}
     refused = ""
     try:
         config = testing.stack(**parts)
@@ -60,6 +100,23 @@ def test_composes(row: dict[str, str]) -> None:
                 if invariant != "streams" or not has_a_tie(config):
                     raise
                 testing.streams(config, WITHIN_A_STEP)
+
+
+@pytest.mark.parametrize("family", OPTIONAL)
+def test_what_stands_between_calls_needs_a_fixed_stack(family: str) -> None:
+    for kind in FAMILIES[family].members:
+        settings = next(iter(EXAMPLES[family][kind].values()))
+        for depth in sorted(FAMILIES["depth"].members.keys() - FIXED):
+            example = next(iter(EXAMPLES["depth"][depth].values()))
+            with pytest.raises(
+                ConfigError, match=rf"^model\.{family}\.kind: {kind} stands between calls .* depth {depth}"
+            ):
+                testing.stack(depth={"kind": depth, **example}, **{family: {"kind": kind, **settings}})
+
+
+def test_most_combinations_work() -> None:
+    """The array would be worth nothing if all were refused."""
+    assert sum(map(works, STANDING)) > len(STANDING) / 2
 
 
 # One step of an 8-bit activation moves a logit of these models by .002.

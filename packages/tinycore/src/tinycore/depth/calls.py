@@ -77,9 +77,13 @@ class Calls:
         if self.kept is not None and local is not None:
             put_local(self.kept, site.path, local)
         add_aux(self.aux, found)
+        self.tap(site, x)
+        return x, carry
+
+    def tap(self, site: CallSite, x: Tensor) -> None:
+        """Let x (B, T, D) be what is tapped at `site`, if anything is."""
         if site.path in self.taps:
             self.tapped[site.path] = x
-        return x, carry
 
     def remember(self, site: CallSite, x: Tensor, carry: Carry) -> Carry:
         """Keep of x (B, T, D) at `site` what later tokens read there, and compute no more than that."""
@@ -87,6 +91,7 @@ class Calls:
         if self.state is not None and self.kept is not None:
             carry, local = layer.remember(x, carry, self.ctx, take_local(self.state, site.path))
             put_local(self.kept, site.path, local)
+        self.tap(site, x)
         return carry
 
     def skip(self, site: CallSite) -> None:

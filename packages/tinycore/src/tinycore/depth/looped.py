@@ -191,7 +191,7 @@ class Looped(nn.Module):
             if running is not None and halt is not None and self.halting is not None and loop + 1 < loops:
                 running = running & (self.halting(x).sigmoid() <= halt.threshold)
                 going = anyone(running, ctx)
-                if not going and state is None:
+                if not going and state is None and not taps:
                     break
         if running is not None:
             calls.aux["depth/loops"] = counted(used, ctx)

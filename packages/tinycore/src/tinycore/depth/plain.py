@@ -22,4 +22,4 @@ class Plain:
             return tuple(CallSite(str(layer), layer) for layer in range(layers))
 
         def build(self, layers: int, scope: Scope) -> Stack:
-            return Stack(self.call_sites(layers), scope.residual.build_stream(scope))
+            return Stack(self.call_sites(layers), scope)

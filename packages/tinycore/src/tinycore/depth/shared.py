@@ -43,4 +43,4 @@ class Shared:
             )
 
         def build(self, layers: int, scope: Scope) -> Stack:
-            return Stack(self.call_sites(layers), scope.residual.build_stream(scope))
+            return Stack(self.call_sites(layers), scope)

@@ -83,6 +83,7 @@ def apply(
             continue
         y, carry = calls(site, x, carry)
         x = y if running is None else torch.where(running[..., None], y, x)
+        calls.tap(site, x)
     return x, carry
 
 

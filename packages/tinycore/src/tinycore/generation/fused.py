@@ -49,7 +49,7 @@ def can_fuse(model: Decoder) -> bool:
         and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
         and type(model) is Decoder
         and type(model.depth) is Stack
-        and model.depth.stream is None
+        and (model.depth.stream, model.depth.router, model.depth.memory) == (None, None, None)
         and type(model.embed) is Table
         and model.embed.registers is None
         and type(model.norm) is RMSNorm

@@ -65,12 +65,14 @@ class LanguageModelHead(Head):
             return LanguageModelHead(self, scope, tied)
 
         def cost(self, scope: Scope, tied: bool) -> Cost:
-            matrix = self.matrix.cost(scope.dim, scope.vocab_size, "head")
+            matrix = self.matrix.cost(scope.row_dim if tied else scope.dim, scope.vocab_size, "head")
+            if tied and scope.row_dim != scope.dim:  # what becomes of the hidden states first
+                matrix += Cost(flops={"head": 2.0 * scope.dim * scope.row_dim}, saved=4.0 * scope.row_dim)
             # the gradients of the hidden states and of the matrix are made in the forward pass
             return Cost(
                 parameters=0 if tied else matrix.parameters,
                 flops=matrix.flops,
-                saved=4.0 * scope.dim,
+                saved=4.0 * (scope.row_dim if tied else scope.dim),
                 held=4 * matrix.parameters,
             )
 
@@ -79,10 +81,11 @@ class LanguageModelHead(Head):
             (beside the gradient of the one before and its cast) with its hidden states as products take them; the gradient
             of its logits, the cast, and its share of the hidden states' or the matrix's gradient (as the product gives it,
             and in float32); the scaled gradients."""
-            size, cast = self.matrix.cost(scope.dim, scope.vocab_size, "head").parameters, scope.cast_bytes
+            width, cast = scope.row_dim if tied else scope.dim, scope.cast_bytes
+            size = self.matrix.cost(width, scope.vocab_size, "head").parameters
             chunk = self.chunk or chunk_of(scope.vocab_size, scope.device)
             positions = min(chunk, tokens)
-            one, states = positions * scope.vocab_size, positions * scope.dim
+            one, states = positions * scope.vocab_size, positions * width
             earlier = (4 + cast) * one if tokens > chunk else 0
             if self.linear is not None:  # whose logits are kept as they came until their gradients are there
                 earlier += cast * one

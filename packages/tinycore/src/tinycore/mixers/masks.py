@@ -34,7 +34,7 @@ def visible(
 ) -> tuple[Tensor | None, bool]:
     """What each token may read: (mask (B or 1, 1, T, S) or None, whether plain causality says it all)."""
     length, total = positions.shape[1], seen.keys.shape[2]
-    windowed = window is not None and total > window
+    windowed = window is not None and (total > window or ctx.gaps)
     if seen.documents is None and not windowed:
         if length == total:
             return None, True

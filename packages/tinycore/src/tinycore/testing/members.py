@@ -148,12 +148,28 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "two steps": {"H_cycles": 1, "L_cycles": 1, "supervision": 2},
         },
     },
+    "routing": {
+        "mod": {
+            "top k": {"capacity": 0.5, "gate": "sigmoid"},
+            "threshold": {"capacity": 0.6, "selection": "threshold", "every": 1},
+        },
+        "budget": {"partial": {"budget": 1.4}},
+        "early_exit": {"half": {"threshold": 0.5}},
+    },
+    "memory": {
+        "slots": {"plain": {"slots": 3, "chunk": 5}},
+        "resonance": {"plain": {"buffers": 3, "inject": 0.5}},
+    },
     "embed": {
         "table": {
             "tied": {},
             "untied": {"tied": False, "scale": 4.0},
             "registers": {"registers": 3, "scale": 2.0},
-        }
+        },
+        "factorised": {
+            "tied": {"channels": 6},
+            "untied": {"channels": 5, "tied": False, "scale": 3.0, "registers": 2},
+        },
     },
     "heads": {
         "lm": {
@@ -169,8 +185,8 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
 }
 
 # family -> kind -> (settings of the add-on, settings of what it must equal[, where the add-on keeps the weights of the
-# latter under other names: {part of a name: what stands there instead}])
-IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
+# latter under other names: {part of a name: what stands there instead}]); None = the stack without that family
+IDENTITIES: dict[str, dict[str, tuple[tuple[Any, ...], ...]]] = {
     "linear": {
         "dense": (({"bias": True}, {}),),
         "bit": (({"bias": True}, {}),),
@@ -226,11 +242,23 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Settings, ...], ...]]] = {
             ({"most": 1, "halting": kind, "ponder_cost": 0.0}, {"kind": "plain"}) for kind in ("act", "ponder")
         ),
     },
+    "routing": {
+        "mod": (
+            ({"capacity": 1.0, "gate": "none", "every": 1}, None),
+            ({"capacity": 1.0, "gate": "none", "selection": "threshold"}, None),
+        ),
+        "budget": (({"budget": 1e9}, None),),
+        "early_exit": (({"threshold": 1.0}, None),),
+    },
+    "memory": {
+        "slots": (({"slots": 3, "chunk": 5}, None),),
+        "resonance": (({"inject": 0.0}, None),),
+    },
     "heads": {
         "lm": (({"chunk": 1}, {"chunk": 1024}),),
-        "mtp": (({"tokens": 4}, {"kind": "lm"}),),
-        "value": (({}, {"kind": "lm"}),),
-        "jepa": (({"span": 2}, {"kind": "lm"}),),
+        "mtp": (({"tokens": 4}, None),),
+        "value": (({}, None),),
+        "jepa": (({"span": 2}, None),),
     },
 }
 
@@ -319,7 +347,8 @@ def identities() -> list[tuple[str, ModelConfig, ModelConfig, Settings]]:
         for kind, pairs in kinds.items():
             for setting, plain, *renamed in pairs:
                 names = ", ".join(f"{key} {value}" for key, value in setting.items())
-                added, reference = (stack(**{family: {tag: kind, **part}}) for part in (setting, plain))
+                added = stack(**{family: {tag: kind, **setting}})
+                reference = stack() if plain is None else stack(**{family: {tag: kind, **plain}})
                 found.append((f"{family} {kind} ({names})", added, reference, renamed[0] if renamed else {}))
     return found
 

@@ -1,0 +1,1 @@
+"""Members of this family; importing the package registers them."""
