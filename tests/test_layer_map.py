@@ -25,7 +25,7 @@ def drawn(*layers: dict[str, Any]) -> LayerMap | None:
 @pytest.mark.parametrize(
     ("name", "text", "ratio"),
     [
-        ("nano", "MMMMAMMM MMMM", "11:1"),
+        ("nano-hybrid", "MMMMAMMM MMMM", "11:1"),
         ("micro", "MMMMAMMM MMMMAMMM", "7:1"),
         ("small", "MMMMAMMM MMMMAMMM MMMMAMMM", "7:1"),
     ],
@@ -65,7 +65,7 @@ def test_more_kinds_than_letters_have_no_map() -> None:
 
 
 def test_a_dry_run_draws_a_hybrid_and_says_how_its_state_grows(capsys: pytest.CaptureFixture[str]) -> None:
-    request = command_line.parse("pretrain", ["--recipe", "nanosilhouette-nano", "--device", "cpu", "--dry-run"])
+    request = command_line.parse("pretrain", ["--recipe", "nanosilhouette-nano-hybrid", "--device", "cpu", "--dry-run"])
     assert dry_run.show(request, Console()) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "layers MMMMAMMM MMMM (11:1) M mamba + swiglu, A attention + swiglu" in shown

@@ -11,6 +11,8 @@ import torch
 import tinycore
 from tinycore import ConfigError, testing
 from tinycore.context import Context
+from tinycore.generation.fused import can_fuse
+from tinycore.generation.session import WORTH_PACKING
 from tinycore.testing.probes import awake, packed_rows, single_rows
 
 
@@ -84,6 +86,22 @@ def test_a_chunk_that_left_computes_keys_and_values_only_and_decodes_on() -> Non
     assert len(calls) == 2
     assert out.state["1.1/mixer/kv"].keys.shape[2] == 10
     testing.streams(model.config)
+
+
+def test_the_fused_session_leaves_where_the_model_does() -> None:
+    model = at(awake(config()), after=(1, 3), threshold=0.06)
+    assert can_fuse(model)
+    prompts = [[1, 2, 3], [4, 5, 6, 7, 8], [9]]
+    fused = tinycore.generate(model, prompts, max_new_tokens=30, temperature=0.0, n=2)
+    steps: list[torch.Tensor] = []
+    hook = model.register_forward_hook(lambda module, given, out: steps.append(out.values["steps"]))
+    plain = tinycore.generate(model, prompts, max_new_tokens=WORTH_PACKING - 1, temperature=0.0, n=2)
+    hook.remove()
+    for ours, theirs in zip(fused, plain, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.ids[: WORTH_PACKING - 1] == other.ids
+            assert max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=False)) < 1e-9
+    assert len({int(count) for each in steps for count in each.flatten()}) > 1, "some leave and some stay"
 
 
 @pytest.mark.parametrize(

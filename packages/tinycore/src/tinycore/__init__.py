@@ -17,7 +17,7 @@ from tinycore.ffns import experts as _experts  # noqa: F401
 from tinycore.ffns import moe as _moe  # noqa: F401
 from tinycore.ffns import relu2 as _relu2  # noqa: F401
 from tinycore.ffns import swiglu as _swiglu  # noqa: F401
-from tinycore.generation import Generation, Sampling, generate, stream
+from tinycore.generation import Generation, Sampling, Selective, generate, stream
 from tinycore.heads import halt as _halt  # noqa: F401
 from tinycore.heads import jepa as _jepa  # noqa: F401
 from tinycore.heads import mtp as _mtp  # noqa: F401
@@ -55,6 +55,7 @@ __all__ = [
     "ModelConfig",
     "Output",
     "Sampling",
+    "Selective",
     "build",
     "checkpoint",
     "config",

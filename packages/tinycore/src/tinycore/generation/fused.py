@@ -10,6 +10,8 @@ layer:
     q, k and v are rotated by one complex product (v by the angle 0), and k and v stored with one copy, in place;
     at one token a row the H / G query heads of a group are rows of one product with their keys.
 
+Tokens that leave early (`routing.early_exit`) have their keys and values stored in the calls that they skip, and no more.
+
 The cache is the session's own and grows by blocks, so writing in place is safe here, where states elsewhere are values.
 The results are the model's up to rounding. Weights changed after the session began are not seen.
 """
@@ -36,6 +38,7 @@ from tinycore.norms.rms import RMSNorm
 from tinycore.ops.packed_linear import PackedLinear
 from tinycore.ops.rms_norm import rms_norm
 from tinycore.residual.plain import PlainResidual
+from tinycore.routing.early_exit import EarlyExit, certainty
 
 BLOCK = 64  # tokens by which a full cache grows, at least
 
@@ -49,7 +52,8 @@ def can_fuse(model: Decoder) -> bool:
         and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
         and type(model) is Decoder
         and type(model.depth) is Stack
-        and (model.depth.stream, model.depth.router, model.depth.memory) == (None, None, None)
+        and (model.depth.stream, model.depth.memory) == (None, None)
+        and (model.depth.router is None or type(model.depth.router) is EarlyExit)
         and type(model.embed) is Table
         and model.embed.registers is None
         and type(model.norm) is RMSNorm
@@ -79,6 +83,8 @@ def _is_plain(layer: Any) -> bool:
 class FusedSession:
     """A `Session` for models that `can_fuse` accepts."""
 
+    full: list[bool] | None = None
+
     @torch.inference_mode()
     def __init__(self, model: Decoder, rows: int) -> None:
         parts: Any = model  # `can_fuse` knows their classes
@@ -90,6 +96,9 @@ class FusedSession:
         self.head = PackedLinear(weight * gain, rows)
         layers = [_Weights(layer, rows) for layer in parts.layers]
         self.calls = [_Call(layers[site.layer]) for site in parts.depth.sites]
+        router = parts.depth.router
+        self.threshold = 1.0 if router is None else router.config.threshold
+        self.exits = router.exits if self.threshold < 1 else ()
         self.length = 0
         self.positions = torch.zeros(0, dtype=torch.long)
         self.valid: Tensor | None = None  # (B, capacity) bool
@@ -146,16 +155,28 @@ class FusedSession:
             x = x * self.embedding_scale
         turns: dict[Any, Tensor] = {}
         masks: dict[int | None, Tensor | None] = {}
-        for call in self.calls:
+        running: Tensor | None = None  # (B T, 1) bool, tokens that have not left early
+        going = True
+        for index, call in enumerate(self.calls, 1):
             weights = call.weights
             if weights.rotary not in turns:
                 turns[weights.rotary] = _turns(positions.flatten(), *weights.rotary, x.dtype)
             if weights.window not in masks:
                 masks[weights.window] = self._mask(*tokens.shape, weights.window)
-            y = call.attend(_norm(x, weights.mixer_floor), turns[weights.rotary], masks[weights.window], tokens.shape)
+            normed = _norm(x, weights.mixer_floor)
+            if not going:
+                call.remember(normed, turns[weights.rotary], tokens.shape)
+                continue
+            before = x
+            y = call.attend(normed, turns[weights.rotary], masks[weights.window], tokens.shape)
             x = weights.o.add(y, x)
             gate, up = weights.gate_up(_norm(x, weights.ffn_floor)).chunk(2, dim=-1)
             x = weights.down.add(F.silu(gate).mul_(up), x)
+            x = x if running is None else torch.where(running, x, before)
+            if index in self.exits:
+                unsure = (certainty(self.read(x)) <= self.threshold)[:, None]
+                running = unsure if running is None else running & unsure
+                going = bool(running.any())
         self.length += tokens.shape[1]
         return x
 
@@ -216,20 +237,14 @@ class _Call:
         rows, length = shape
         weights = self.weights
         heads, groups, width = weights.heads, weights.groups, weights.width
-        qkv = weights.qkv(x).view(-1, heads + 2 * groups, width // 2, 2)
-        if weights.qk_norms is not None:
-            qkv = _norm_queries_and_keys(qkv.flatten(2), heads, weights.qk_norms).view_as(qkv)
-        qkv = torch.view_as_real(torch.view_as_complex(qkv) * turns).view(rows, length, -1, width)
-        start, end = self.length, self.length + length
-        self._reserve(rows, end, x)
-        self.length = end
+        qkv = self.remember(x, turns, shape)
+        end = self.length
+        start = end - length
         if length == 1 and start:
-            self.cache.select(2, start).copy_(qkv[:, 0, heads:])
             first = 0 if weights.window is None else max(0, end - weights.window)
             keys, values = self.cache.narrow(2, first, end - first).chunk(2, dim=1)
             q = qkv[:, 0, :heads].view(rows, groups, heads // groups, width)
             return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).reshape(rows, heads * width)
-        self.cache[:, :, start:end] = qkv[:, :, heads:].transpose(1, 2)
         q, keys, values = qkv.transpose(1, 2).split([heads, groups, groups], dim=1)
         if start:
             keys, values = self.cache[:, :, :end].chunk(2, dim=1)
@@ -238,14 +253,31 @@ class _Call:
         )
         return y.transpose(1, 2).reshape(rows * length, heads * width)
 
-    def _reserve(self, rows: int, length: int, like: Tensor) -> None:
-        capacity = self.cache.shape[2] if self.length else 0
+    def remember(self, x: Tensor, turns: Tensor, shape: torch.Size) -> Tensor:
+        """Store the keys and values of x (B T, D): its queries, keys and values (B, T, H + 2 G, h), turned."""
+        rows, length = shape
+        weights = self.weights
+        heads, groups, width = weights.heads, weights.groups, weights.width
+        qkv = weights.qkv(x).view(-1, heads + 2 * groups, width // 2, 2)
+        if weights.qk_norms is not None:
+            qkv = _norm_queries_and_keys(qkv.flatten(2), heads, weights.qk_norms).view_as(qkv)
+        qkv = torch.view_as_real(torch.view_as_complex(qkv) * turns).view(rows, length, -1, width)
+        start, self.length = self.length, self.length + length
+        self._reserve(rows, self.length, start, x)
+        if length == 1:
+            self.cache.select(2, start).copy_(qkv[:, 0, heads:])
+        else:
+            self.cache[:, :, start : self.length] = qkv[:, :, heads:].transpose(1, 2)
+        return qkv
+
+    def _reserve(self, rows: int, length: int, filled: int, like: Tensor) -> None:
+        capacity = self.cache.shape[2] if filled else 0
         if length <= capacity:
             return
         weights = self.weights
         grown = like.new_empty(rows, 2 * weights.groups, length + max(BLOCK, length // 2), weights.width)
-        if self.length:
-            grown[:, :, : self.length] = self.cache[:, :, : self.length]
+        if filled:
+            grown[:, :, :filled] = self.cache[:, :, :filled]
         self.cache = grown
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tinycore.generation.rows import Decode, Finish, Row, RowView, Token, finish
 from tinycore.generation.sampling import Sampling, choose, row_key, uniform
+from tinycore.generation.selective import Selective
 from tinycore.generation.session import Session, begin
 from tinycore.generation.speculative import speculate
 from tinycore.model import Decoder
@@ -28,13 +29,15 @@ Hook = Callable[[Sequence[RowView]], Mapping[int, Sequence[int]] | None]
 class Generation:
     """A finished row: new ids (a stop id included), the model's log-probability of each, and why it ended.
 
-    `text` is the decoded new text, cut before the stop string that ended it; None without `decode`.
+    `text` is the decoded new text, cut before the stop string that ended it; None without `decode`. `skipped`: the
+    tokens that were chosen among candidates only (`Selective`).
     """
 
     ids: list[int]
     logprobs: list[float]
     finish: Finish
     text: str | None = None
+    skipped: int = 0
 
 
 def generate(
@@ -53,6 +56,7 @@ def generate(
     seed: int = 0,
     hooks: Sequence[Hook] = (),
     speculative: bool = False,
+    selective: Selective | None = None,
 ) -> list[list[Generation]]:
     """`n` generations for each prompt (lists of token ids); see `stream` for the arguments and errors."""
     prompts = [list(prompt) for prompt in prompts]
@@ -71,6 +75,7 @@ def generate(
         seed=seed,
         hooks=hooks,
         speculative=speculative,
+        selective=selective,
     ):
         tokens[token.prompt, token.sample].append(token)
     strings = [text for text in stop if isinstance(text, str)]
@@ -89,6 +94,7 @@ def stream(
     seed: int = 0,
     hooks: Sequence[Hook] = (),
     speculative: bool = False,
+    selective: Selective | None = None,
 ) -> Iterator[Token]:
     """Yield tokens as they are made: each step, one per running row, in the rows' order.
 
@@ -97,6 +103,7 @@ def stream(
     hooks: see `Hook`; forced ids are taken one a step, before anything is sampled.
     speculative: a model with an `mtp` head guesses several tokens and checks them in one pass; at temperature 0 only. The
     text is that of plain decoding, up to rounding; rows are decoded one after another.
+    selective: a model with a `jepa` head chooses among few tokens while what it predicts stands still; see `Selective`.
     Raises ValueError for an empty prompt, ids outside the vocabulary, a prompt that leaves no room in the context, and
     arguments out of range; nothing is computed then.
     """
@@ -106,9 +113,9 @@ def stream(
     stop_strings = [item for item in stop if isinstance(item, str)]
     _check(model, prompts, max_new_tokens, n, stop_strings, decode)
     if speculative:
-        _check_speculative(model, sampling, hooks)
+        _check_speculative(model, sampling, hooks, selective)
         return speculate(model, prompts, max_new_tokens, n, stop_ids, stop_strings, decode)
-    return _run(model, prompts, max_new_tokens, sampling, n, stop_ids, stop_strings, decode, seed, hooks)
+    return _run(model, prompts, max_new_tokens, sampling, n, stop_ids, stop_strings, decode, seed, hooks, selective)
 
 
 def _run(
@@ -122,6 +129,7 @@ def _run(
     decode: Decode | None,
     seed: int,
     hooks: Sequence[Hook],
+    selective: Selective | None,
 ) -> Iterator[Token]:
     if not prompts or max_new_tokens == 0:
         return
@@ -134,12 +142,12 @@ def _run(
             occurrence = occurrences[tuple(prompt)]
             occurrences[tuple(prompt)] += 1
             rows.extend(Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n))
-        session = begin(model, len(rows), max_new_tokens)
+        session = begin(model, len(rows), max_new_tokens, selective)
         logits = _prefill(model, session, prompts, n)
         seen = _seen(rows, logits) if sampling.repetition_penalty != 1.0 else None
         while rows:
             ids, logprobs = _step(logits, seen, sampling, rows)
-            running = []
+            running, full = [], session.full
             for index, (row, token, logprob) in enumerate(zip(rows, ids, logprobs, strict=True)):
                 forced = bool(row.queue)
                 if forced:
@@ -148,7 +156,7 @@ def _run(
                 ended = finish(model, row, max_new_tokens, stop_ids, stop_strings, decode)
                 if ended is None:
                     running.append(index)
-                yield Token(row.prompt, row.sample, token, logprob, forced, ended)
+                yield Token(row.prompt, row.sample, token, logprob, forced, ended, full is None or full[index])
             if not running:
                 return
             if len(running) < len(rows):
@@ -224,7 +232,7 @@ def _finished(tokens: list[Token], stop_strings: list[str], decode: Decode | Non
         text = decode(ids)
         cuts = [at for at in (text.find(stop) for stop in stop_strings) if at >= 0]
         text = text[: min(cuts)] if cuts else text
-    return Generation(ids, [token.logprob for token in tokens], ended, text)
+    return Generation(ids, [token.logprob for token in tokens], ended, text, sum(not token.full for token in tokens))
 
 
 def _check(
@@ -255,10 +263,12 @@ def _check(
             raise ValueError(f"prompt {index}: has ids outside 0..{vocab_size - 1}")
 
 
-def _check_speculative(model: Decoder, sampling: Sampling, hooks: Sequence[Hook]) -> None:
+def _check_speculative(model: Decoder, sampling: Sampling, hooks: Sequence[Hook], selective: Selective | None) -> None:
     if "mtp" not in model.heads:
         raise ValueError("speculative: takes a model with an 'mtp' head, which guesses several tokens")
     if sampling.temperature != 0 or sampling.repetition_penalty != 1.0:
         raise ValueError("speculative: takes the likeliest tokens; set temperature=0 and leave repetition_penalty at 1")
     if hooks:
         raise ValueError("speculative: hooks see one token after another; leave one of the two out")
+    if selective is not None:
+        raise ValueError("speculative: a pass over guesses decodes all of them; leave selective out")

@@ -22,7 +22,7 @@ class RowView(NamedTuple):
 
 
 class Token(NamedTuple):
-    """One new token of one row. `finish` is set on a row's last token."""
+    """One new token of one row. `finish` is set on a row's last token; `full`: chosen among all tokens (see `Selective`)."""
 
     prompt: int
     sample: int
@@ -30,6 +30,7 @@ class Token(NamedTuple):
     logprob: float
     forced: bool
     finish: Finish | None
+    full: bool = True
 
 
 @dataclass

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tinycore.context import PADDING
 from tinycore.generation.fused import FusedSession, can_fuse
+from tinycore.generation.selective import Selective, SelectiveSession
 from tinycore.model import Decoder
 from tinycore.state import State, select
 
@@ -20,7 +21,10 @@ WORTH_PACKING = 16  # steps after which packing the weights, the cost of about t
 
 
 class Session(Protocol):
-    """Called as `prefill`, then any sequence of `select` and `step`."""
+    """Called as `prefill`, then any sequence of `select` and `step`. `full`: of which rows the newest logits are of all tokens,
+    None = of all."""
+
+    full: list[bool] | None
 
     def prefill(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Logits (B, V) after prompts (B, T); valid (B, T) bool is false at the padding on the left, None = all true."""
@@ -35,8 +39,10 @@ class Session(Protocol):
         ...
 
 
-def begin(model: Decoder, rows: int, max_new_tokens: int) -> Session:
+def begin(model: Decoder, rows: int, max_new_tokens: int, selective: Selective | None = None) -> Session:
     """The fastest session for `rows` rows of at most `max_new_tokens` new tokens."""
+    if selective is not None:
+        return SelectiveSession(model, selective)
     if max_new_tokens >= WORTH_PACKING and can_fuse(model):
         return FusedSession(model, rows)
     return ModelSession(model)
@@ -44,6 +50,8 @@ def begin(model: Decoder, rows: int, max_new_tokens: int) -> Session:
 
 class ModelSession:
     """Calls the model itself."""
+
+    full: list[bool] | None = None
 
     def __init__(self, model: Decoder) -> None:
         self.model = model

@@ -118,10 +118,11 @@ class EarlyExit(Router):
 
     @staticmethod
     def _certainty(x: Tensor, readout: Readout) -> Tensor:
-        """(B, T): the largest probability of a next token."""
-        found = []
-        for part in x.flatten(0, 1).split(CHUNK):
-            logits = readout(part)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            found.append((logits.amax(-1) - logits.logsumexp(-1)).exp())
-        return torch.cat(found).view(x.shape[:2])
+        """(B, T): the largest probability of a next token, of the stream x (B, T, D)."""
+        return torch.cat([certainty(readout(part)) for part in x.flatten(0, 1).split(CHUNK)]).view(x.shape[:2])
+
+
+def certainty(logits: Tensor) -> Tensor:
+    """The largest probability (...,) of logits (..., V), in at least float32."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return (logits.amax(-1) - logits.logsumexp(-1)).exp()
