@@ -14,6 +14,8 @@ BENCHMARKS = {
     "memory": "predicted memory of training beside measured",
     "blocks": "speed, memory and counts of every building block beside the plain one",
     "depth": "speed of every way of calling layers beside plain depth",
+    "routing": "speed of routing, memories and heads beside the plain stack",
+    "decode": "what a trained model saves by guessing tokens, leaving early, skipping the vocabulary",
     "hops": "loops beside layers on a task of k steps",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }

@@ -1,4 +1,4 @@
-"""`apps/bench depth`: every variant is measured beside plain, and the table can be made of all of them."""
+"""`apps/bench depth` and `routing`: every variant is measured beside plain, and the table can be made of all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.bench import depth
+from apps.bench import depth, routing, table_speed
 from apps.common import variants
 from apps.common.errors import BadRequest
 
@@ -23,10 +23,21 @@ def test_variants_are_measured_beside_plain(tmp_path: Path, capsys: pytest.Captu
     assert "| hourglass" in capsys.readouterr().out
 
 
+def test_routing_is_measured_beside_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert routing.main(["--only", "mod,early_exit", "--length", "64", "--tokens", "4", "--rounds", "1"]) == 0
+    assert "| mod " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("purpose", ["train", "speed"])
-def test_every_variant_of_the_table_is_a_recipe(purpose: variants.Purpose) -> None:
-    arms = variants.arms(depth.VARIANTS, purpose)
-    assert {"looped_half", "universal_act", "universal_ponder", "hourglass", "pooled", "feedback"} <= set(arms)
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("depth", {"looped_half", "universal_act", "universal_ponder", "hourglass", "pooled", "feedback"}),
+        ("routing", {"mod", "mod_half", "budget", "early_exit", "slots", "resonance", "factorised", "mtp", "jepa"}),
+    ],
+)
+def test_every_variant_of_a_table_is_a_recipe(table: str, names: set[str], purpose: variants.Purpose) -> None:
+    assert names <= set(variants.arms(table_speed.TABLES / f"{table}.yaml", purpose))
 
 
 def test_rows_too_short_are_refused() -> None:
