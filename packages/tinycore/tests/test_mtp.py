@@ -17,7 +17,7 @@ ATTENTION = {"kind": "attention", "heads": 4, "kv_heads": 2}
 
 
 def config(tokens: int = 3, **parts: object) -> tinycore.ModelConfig:
-    return testing.stack(heads={"kind": "mtp", "tokens": tokens, **parts})
+    return testing.stack(heads={"kind": "mtp", "tokens": tokens, "weight": 1.0, **parts})
 
 
 def test_losses_equal_a_loop_over_tokens() -> None:
@@ -106,7 +106,7 @@ def learned(**parts: object) -> tuple[tinycore.Decoder, list[int]]:
     """A model that has half learned a sequence of 24 tokens, so that some guesses are right and some are not."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = tinycore.build(testing.stack(heads={"kind": "mtp", "tokens": 4}, **parts))
+        model = tinycore.build(testing.stack(heads={"kind": "mtp", "tokens": 4, "weight": 1.0}, **parts))
         sequence = torch.randint(32, (24,), generator=torch.Generator().manual_seed(3))
         row = sequence.repeat(2)[None]
         optimizer = tinycore.optim.adamw(model, 1e-2, weight_decay=0.0)

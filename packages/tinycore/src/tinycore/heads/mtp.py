@@ -6,6 +6,9 @@ h is what the next-token head reads and U that head's own matrix, so that k toke
 brandon-tiny (the paper has a transformer layer a head). Targets come from `tinycore.targets.ahead`, never across documents.
 The losses are named mtp_2 ... mtp_k; "lm" stays the next token's alone and is what is validated.
 
+A small model cannot do it all at once: with all tokens counted alike the next one is learned far later (docs/routing.md), so
+`weight` is a tenth, as in DeepSeek-V3 (arXiv 2412.19437: .3 shared by the heads).
+
 Curriculum (arXiv 2505.22757): `forward` begins with the next token and adds a head at each of k - 1 even steps of the first
 `ramp` of training, `reverse` begins with all and takes them away. A head that is switched off computes nothing.
 
@@ -42,7 +45,10 @@ class MultiTokenHead(Head):
             "flops": "with targets it multiplies what a pass without them does not: counted in test_mtp",
         }
         tokens: int = field(default=4, metadata={"help": "tokens that are predicted at once, the next one included"})
-        weight: float = field(default=1.0, metadata={"help": "factor on the loss of each further token"})
+        weight: float = field(
+            default=0.1,
+            metadata={"help": "factor on the loss of each further token; 1 = all count alike, as published"},
+        )
         curriculum: Literal["none", "forward", "reverse"] = field(
             default="none", metadata={"help": "add heads while training goes on, or take them away"}
         )
