@@ -212,7 +212,7 @@ def markdown(found: dict[str, Any], settings: dict[str, Any]) -> str:
             ]
         )
     text = (
-        f"{settings['prompts']} prompts of {PROMPT} tokens, {settings['tokens']} new tokens each, one at a time, greedy, float32"
-        f", {settings['threads']} threads; median (least to most) of {settings['rounds']} rounds."
+        f"{settings['prompts']} prompts of {PROMPT} tokens, {settings['tokens']} new tokens each, one at a time, greedily, "
+        f"float32, {settings['threads']} threads; median (least to most) of {settings['rounds']} rounds."
     )
     return f"{text}\n\n{table(['way', 'tok/s', 'x plain', 'as plain', 'same texts', 'saved'], rows)}"
