@@ -1,4 +1,4 @@
-"""The whole systems of the seeds: with its parts switched off a system is the plain hybrid; its recipe has the parts it names."""
+"""The whole systems of the seeds: with its parts switched off one is the plain hybrid, and recipes have the parts they name."""
 
 from __future__ import annotations
 
