@@ -16,6 +16,7 @@ BENCHMARKS = {
     "depth": "speed of every way of calling layers beside plain depth",
     "routing": "speed of routing, memories and heads beside the plain stack",
     "decode": "what a trained model saves by guessing tokens, leaving early, skipping the vocabulary",
+    "experts": "what each source of text loses without a cognitive expert",
     "hops": "loops beside layers on a task of k steps",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }
