@@ -104,5 +104,5 @@ def test_layers_for_the_middle_must_be_left() -> None:
 
 def test_first_values_of_tokens_are_none_of_groups() -> None:
     mixer = {"kind": "attention", "heads": 4, "value_residual": {}}
-    with pytest.raises(ConfigError, match=r"layers: value_residual: the first layer's values are of tokens"):
+    with pytest.raises(ConfigError, match=r"layers: value_residual: the first layer's values .* and depth hourglass"):
         testing.stack(depth={"kind": "hourglass", "outside": [1]}, mixer=mixer)

@@ -11,6 +11,7 @@ from tinycore.depth import pooled as _pooled  # noqa: F401
 from tinycore.depth import recursive as _recursive  # noqa: F401
 from tinycore.depth import shared as _shared  # noqa: F401
 from tinycore.depth import universal as _universal  # noqa: F401
+from tinycore.embed import blt as _blt  # noqa: F401
 from tinycore.embed import factorised as _factorised  # noqa: F401
 from tinycore.ffns import cms as _cms  # noqa: F401
 from tinycore.ffns import experts as _experts  # noqa: F401

@@ -199,4 +199,4 @@ class Count:
 def count(config: ModelConfig) -> Count:
     """Counts of `config` in closed form (no module is built)."""
     cost = config.cost(config.max_seq_len)
-    return Count(config, cost.parameters, config.embed.cost(config.scope()).parameters)
+    return Count(config, cost.parameters, config.embed.cost(config.scope(), config.max_seq_len).parameters)

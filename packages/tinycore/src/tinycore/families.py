@@ -285,6 +285,11 @@ class DepthConfig(Family):
         return None
 
     @property
+    def reads_entropy(self) -> bool:
+        """Whether it needs an embedding that `judges`."""
+        return False
+
+    @property
     def reads_out(self) -> bool:
         """Whether it asks for `readout`, hidden states -> next-token logits, as well."""
         return False
@@ -372,10 +377,13 @@ class EmbedConfig(Family):
 
     `build(scope)` -> module tokens (B, T) -> (B, T, D) with `weight` (V, row_dim); `as_row(hidden)`, (..., D) ->
     (..., row_dim), what a tied head multiplies with its rows; and `registers`, the `Registers` that the model puts in front
-    of its documents, or None.
+    of its documents, or None. With `reads_past` it is called with the context and the state as well, see `embed.blt`; with
+    `judges` it leaves the entropy of each next token in the carry, which depths may ask for.
     """
 
     default: ClassVar[str | None] = "table"
+    reads_past: ClassVar[bool] = False
+    judges: ClassVar[bool] = False
     tied: bool = field(default=True, metadata={"help": "the next-token head uses the embedding's matrix"})
 
     def row_dim(self, dim: int) -> int:
@@ -390,7 +398,7 @@ class EmbedConfig(Family):
     def build(self, scope: Scope) -> nn.Module:
         raise NotImplementedError
 
-    def cost(self, scope: Scope) -> Cost:
+    def cost(self, scope: Scope, length: int) -> Cost:
         raise NotImplementedError
 
 

@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         self.config = config
         scope = config.scope()
         layers = config.flat_layers()
-        self.embed = config.embed.build(scope)
+        self.embed: Any = config.embed.build(scope)
         self.layers = nn.ModuleList(Layer(layer, config.scope(index)) for index, layer in enumerate(layers))
         self.shared = nn.ModuleDict({kind: mixer.build_shared(scope) for kind, mixer in config.sharing().items()})
         self.depth = config.depth.build(len(layers), scope)
@@ -100,13 +100,19 @@ class Decoder(nn.Module):
         if routes is not None:
             ctx = replace(ctx, routes=routes)
         carry = {kind: module() for kind, module in self.shared.items()}
-        x, seen, widened = self.embed(tokens), ctx, None
+        kept = (state or {}) if keep and latents is None else None
+        judged, embedded = None, None
+        if self.config.embed.reads_past:
+            x, found, judged, embedded = self.embed(tokens, ctx, kept)
+            carry |= found
+        else:
+            x = self.embed(tokens)
+        seen, widened = ctx, None
         registers: Any = self.embed.registers
         if registers is not None:
             widened = registers(x, ctx, begins=doc_ids is not None or not state)
             x, seen = widened.x, widened.context
             stream = stream._replace(registers=torch.full_like(stream.positions, registers.count))
-        kept = (state or {}) if keep and latents is None else None
         further: dict[str, Any] = {} if latents is None else {"latents": latents}
         if self.config.depth.reads_out or self.config.routing is not None:
             further["readout"] = lambda hidden: self.logits(self.norm(hidden))
@@ -138,7 +144,10 @@ class Decoder(nn.Module):
             values["steps"] = steps if widened is None else widened.narrowed(steps[..., None])[..., 0]
         if early is not None and targets is not None:
             losses["early"] = self._read_early(early, targets)
+        if judged is not None and targets is not None:
+            losses["judge"] = self.embed.loss(judged, targets)
         if after is not None:
+            after |= embedded or {}
             after[STREAM] = stream
         loss = None
         if losses:

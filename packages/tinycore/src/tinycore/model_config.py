@@ -135,6 +135,11 @@ class ModelConfig:
             for tap in head.taps:
                 if tap not in sites:
                     raise unknown(f"heads.{name}", "tap", tap, sites)
+        if self.depth.reads_entropy and not self.embed.judges:
+            raise ConfigError(
+                f"depth.boundaries: are where embed {self.embed.kind} finds the next token hard to predict, which it does not "
+                "say; use embed blt, or other boundaries"
+            )
         if self.residual.joins_calls and not self.depth.runs_stream:
             raise ConfigError(
                 f"residual.kind: {self.residual.kind} joins calls that follow one another; depth {self.depth.kind} does not "
@@ -144,6 +149,10 @@ class ModelConfig:
             self.residual.check(self.scope())
         except ConfigError as error:
             raise ConfigError(f"residual.{error}") from None
+        if self.embed.reads_past and not self.causal:
+            raise ConfigError(
+                f"embed.kind: {self.embed.kind} reads tokens so far, and this model predicts in place; use table"
+            )
         if self.embed.register_slots and not self.causal:
             raise ConfigError("embed.registers: a model that predicts in place has such slots in its data; set it to 0")
         self._check_between_calls()
@@ -310,7 +319,7 @@ class ModelConfig:
         stream = self.residual.stream_cost(scope, seen)
         if seen != length:
             inner, stream = inner.spread(seen / length), stream.spread(seen / length)
-        total = self.embed.cost(scope) + self.norm.cost(scope, "final") + inner
+        total = self.embed.cost(scope, length) + self.norm.cost(scope, "final") + inner
         total = replace(total + stream, transient=total.transient + stream.transient)
         for mixer in self.sharing().values():
             total += mixer.shared_cost(scope)

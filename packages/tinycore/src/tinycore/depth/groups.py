@@ -33,6 +33,7 @@ class Groups(NamedTuple):
     present: Tensor  # (B, G, size) bool, false for slots of a window that are not of the group
     context: Context  # of the groups
     reads: Tensor  # (B, T), the group each token reads: below G, G = the newest one of the chunks before, G + 1 = none
+    number: Tensor  # (B, T), that group's number in its document, -1 = none
     offset: Tensor  # (B, T), tokens of the document since its newest group was closed, 0 at the one that closes it
     after: tuple[
         Tensor, Tensor, Tensor
@@ -122,6 +123,7 @@ def group(
     last = (seen.tokens - 1).clamp(min=0)[:, None]
     some = seen.tokens > 0
     newest_group = torch.where(some, reads.gather(1, last)[:, 0], total)
+    readable = in_document - closes.long() if lag else in_document
     if lag:
         reads = _readable(running, running - closes.long() - 1, order, begun, in_document - closes.long(), total)
     after = (
@@ -132,8 +134,9 @@ def group(
     number = (in_document - 1).gather(1, order)
     context = _context(ctx, seen, order, exists, number, past is None, count is not None)
     reads = torch.where(seen.valid, reads, total + 1)
-    reads, opened = seen.restored(reads), seen.restored(opened)
-    return Groups(windows, present, context, reads, opened.clamp(0, size - 1), after, seen)
+    readable = torch.where(reads <= total, readable - 1, -1)
+    reads, opened, readable = (seen.restored(part) for part in (reads, opened, readable))
+    return Groups(windows, present, context, reads, readable, opened.clamp(0, size - 1), after, seen)
 
 
 def _most(running: Tensor, length: int) -> int:

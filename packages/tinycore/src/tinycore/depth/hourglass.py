@@ -17,7 +17,6 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
@@ -150,9 +149,8 @@ class Hourglass(nn.Module):
         gained = output - short
         read = found.read(lengthen.expand(gained), _expanded(past, lengthen))
         up = lengthen.at_offset(read, found.offset)
-        # the group a token reads has the number of its first token's position
-        number = torch.where(found.reads <= found.windows.shape[1], ctx.positions.expand(rows, length) // factor, -1)
-        attended, memory = lengthen.attended(x + up, output, ctx, found.context, number, calls.past(f"{path}/memory"))
+        past_memory = calls.past(f"{path}/memory")
+        attended, memory = lengthen.attended(x + up, output, ctx, found.context, found.number, past_memory)
         if calls.kept is not None:
             calls.keep(f"{path}/groups", found.state(x, gained, past))
             if memory is not None:

@@ -17,6 +17,10 @@ close a segment at 1 / `rate`, P the mean of p: (r - 1) F P + (1 - F)(1 - P), ti
 something, the next-token head learns from h as well, in training (loss "early", of weight `early`). theta is a parameter whose
 gradient is 1/rate - F: it rises while too many tokens close a segment.
 
+`judge`: the same, H said by the small language model of embedding `blt`. With `shorten` and `lengthen` by attention, layers
+on tokens as local encoder and decoder, and layers on segments as the latent transformer, that is a Byte Latent Transformer
+(arXiv 2412.09871); its local models are as wide as the latent one here.
+
 Statistic `depth/segments`: the share F; its inverse is the mean length of segments.
 """
 
@@ -35,7 +39,7 @@ from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.depth import groups as grouping
 from tinycore.depth.calls import Ascent, Calls, Early
-from tinycore.depth.resampling import average
+from tinycore.depth.resampling import Lengthen, Shorten, lengthen_cost, shorten_cost
 from tinycore.depth.steps import counted
 from tinycore.families import LOSS, CallSite, Carry, DepthConfig, Scope
 from tinycore.mixers.compaction import Compaction, compaction
@@ -45,6 +49,8 @@ from tinycore.recompute import Policy
 from tinycore.state import State
 
 MAX_LONGEST = 256
+PoolKind = Literal["average", "attention"]
+SpreadKind = Literal["repeat", "attention"]
 DATA = "where segments end depends on the data; counted at the mean length that is asked for"
 THETA_SCALE = 10.0  # of a parameter's unit, in nats: an optimizer's step moves theta by ten times its rate
 
@@ -68,7 +74,7 @@ class Pooled(nn.Module):
             "float32": "ends segments at a threshold: a hard decision that rounding flips",
         }
         regroups: ClassVar[bool] = True
-        boundaries: Literal["learned", "entropy", "all"] = field(
+        boundaries: Literal["learned", "entropy", "judge", "all"] = field(
             default="learned", metadata={"help": "what ends a segment; all = every token"}
         )
         rate: float = field(default=3.0, metadata={"help": "tokens of a segment on average, which training holds"})
@@ -77,6 +83,8 @@ class Pooled(nn.Module):
         lag: bool = field(default=True, metadata={"help": "read a segment from the token after its last on"})
         hidden: int = field(default=32, metadata={"help": "learned: width of the network that decides"})
         weight: float = field(default=0.1, metadata={"help": "learned: weight of the loss that holds the rate"})
+        shorten: PoolKind = field(default="average", metadata={"help": "how a segment becomes one vector"})
+        lengthen: SpreadKind = field(default="repeat", metadata={"help": "how tokens get back what came of it"})
         early: float = field(default=0.1, metadata={"help": "entropy: weight of the loss before the pooling"})
 
         def __post_init__(self) -> None:
@@ -100,6 +108,10 @@ class Pooled(nn.Module):
             return tuple(CallSite(str(layer), layer) for layer in range(layers))
 
         @property
+        def reads_entropy(self) -> bool:
+            return self.boundaries == "judge"
+
+        @property
         def reads_out(self) -> bool:
             return self.boundaries == "entropy"
 
@@ -121,6 +133,11 @@ class Pooled(nn.Module):
 
         def cost(self, scope: Scope, length: int) -> Cost:
             kept = Cost(state=self.longest * scope.dim, saved=4.0 * scope.dim * (self.longest + 2))
+            segments = max(1, round(length / self.expected))
+            kept += shorten_cost(self.shorten, self.longest, scope).spread(segments / length)
+            kept += lengthen_cost(self.lengthen, self.longest, scope, length, segments)
+            if self.boundaries == "judge":
+                return kept + Cost(parameters=1)
             if self.boundaries == "learned":
                 size = scope.dim * self.hidden
                 parameters = size + 2 * self.hidden + 1
@@ -140,7 +157,9 @@ class Pooled(nn.Module):
             self.inner = nn.Linear(scope.dim, config.hidden)
             self.weight = nn.Parameter(torch.randn(config.hidden) * config.hidden**-0.5)
             self.bias = nn.Parameter(torch.zeros(()))
-        if config.boundaries == "entropy":
+        self.shorten = Shorten(config.shorten, config.longest, scope.dim)
+        self.lengthen = Lengthen(config.lengthen, config.longest, scope.dim)
+        if config.boundaries in ("entropy", "judge"):
             self.theta = nn.Parameter(torch.tensor(0.0))
 
     def forward(
@@ -162,21 +181,27 @@ class Pooled(nn.Module):
         rows, length, _ = x.shape
         past: grouping.GroupState | None = calls.past("segments/groups")
         seen = compaction(ctx, rows, length, calls.kept is not None)
-        decision = self._decide(x, ctx, readout)
+        decision = self._decide(x, ctx, readout, carry.get("entropy"))
         closes = self._closing(seen.compacted(decision.ends), seen, past)
         found = grouping.group(ctx, seen, closes, self.config.longest, past, lag=self.config.lag)
         inner = sites[outside : self.count - outside]
         if found.windows.shape[1]:
-            short = output = average(found.tokens(x, past), found.present)
+            short = output = self.shorten(found.tokens(x, past), found.present)
             inside = shared
             for site in inner:
                 output, inside = calls(site, output, inside, found.context)
             gained = output - short
         else:
-            gained = x[:, :0]
+            gained = output = x[:, :0]
             for site in inner:
                 calls.skip(site)
         up = found.read(gained, past)
+        attended, memory = self.lengthen.attended(
+            x + up, output, ctx, found.context, found.number, calls.past("segments/memory")
+        )
+        up = up + attended
+        if memory is not None:
+            calls.keep("segments/memory", memory)
         if decision.confidence is not None:
             up = up * decision.confidence[..., None].to(up.dtype)
         calls.keep("segments/groups", found.state(x, gained, past))
@@ -184,10 +209,12 @@ class Pooled(nn.Module):
         x = x + up
         for site in sites[self.count - outside :]:
             x, carry = calls(site, x, carry)
-        early = Early((lower,), self.config.early) if self.theta is not None and self.training else None
+        early = Early((lower,), self.config.early) if self.config.reads_out and self.training else None
         return calls.result(x, early=early)
 
-    def _decide(self, x: Tensor, ctx: Context, readout: Callable[[Tensor], Tensor] | None) -> Decision:
+    def _decide(
+        self, x: Tensor, ctx: Context, readout: Callable[[Tensor], Tensor] | None, judged: Tensor | None
+    ) -> Decision:
         """Where the model ends a segment after tokens x (B, T, D)."""
         if self.inner is not None and self.weight is not None and self.bias is not None:
             wide = torch.promote_types(x.dtype, torch.float32)
@@ -198,8 +225,11 @@ class Pooled(nn.Module):
             total, number = counted(p, ctx)
             return Decision(ends, 1 + sure - sure.detach(), total / number.clamp(min=1))
         if self.theta is not None:
-            assert readout is not None
-            return Decision(entropy(x, readout, self.vocab_size) > THETA_SCALE * self.theta, None, None)
+            if not self.config.reads_entropy:
+                assert readout is not None
+                judged = entropy(x, readout, self.vocab_size)
+            assert judged is not None
+            return Decision(judged > THETA_SCALE * self.theta, None, None)
         return Decision(torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), None, None)
 
     def _closing(self, ends: Tensor, seen: Compaction, past: grouping.GroupState | None) -> Tensor:

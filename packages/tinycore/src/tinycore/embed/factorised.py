@@ -54,7 +54,7 @@ class Factorised(nn.Module):
         def build(self, scope: Scope) -> Factorised:
             return Factorised(self, scope)
 
-        def cost(self, scope: Scope) -> Cost:
+        def cost(self, scope: Scope, length: int) -> Cost:
             tokens = Cost(
                 parameters=scope.vocab_size * self.channels + self.channels * scope.dim,
                 flops={"embedding": 2.0 * self.channels * scope.dim},

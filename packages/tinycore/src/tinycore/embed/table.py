@@ -41,7 +41,7 @@ class Table(nn.Embedding):
         def register_slots(self) -> int:
             return self.registers
 
-        def cost(self, scope: Scope) -> Cost:
+        def cost(self, scope: Scope, length: int) -> Cost:
             tokens = Cost(parameters=scope.vocab_size * scope.dim, saved=8.0)  # the tokens themselves
             return tokens + registers_cost(self.registers, scope.dim)
 

@@ -11,6 +11,7 @@ from tinycore.testing.probes import (
     Precision,
     Rows,
     awake,
+    embedding_of,
     generator,
     largest,
     require,
@@ -40,7 +41,7 @@ def causal(config: ModelConfig, precision: Precision = DOUBLE) -> None:
             require(gap > precision.tolerance, f"causal: editing token {j} changes nothing at all")
 
     kept: list[Tensor] = []
-    hook = model.embed.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    hook = model.embed.register_forward_hook(lambda module, inputs, output: kept.append(embedding_of(output)))
     logits = model(row).logits
     hook.remove()
     weights = torch.randn(logits.shape, generator=generator(1), dtype=logits.dtype)

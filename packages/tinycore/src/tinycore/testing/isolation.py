@@ -12,6 +12,7 @@ from tinycore.testing.probes import (
     Precision,
     Rows,
     awake,
+    embedding_of,
     generator,
     largest,
     packed_rows,
@@ -58,7 +59,7 @@ def isolated(config: ModelConfig, precision: Precision = DOUBLE) -> None:
             require_equal(f"isolated: loss '{name}' after editing padding", mean, total / count, precision)
 
     kept: list[Tensor] = []
-    hook = model.embed.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    hook = model.embed.register_forward_hook(lambda module, inputs, output: kept.append(embedding_of(output)))
     logits = model(rows.tokens, doc_ids=rows.doc_ids).logits
     hook.remove()
     weights = torch.randn(logits.shape, generator=generator(1), dtype=logits.dtype)

@@ -138,6 +138,13 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
         "pooled": {
             "learned": {"outside": 1, "hidden": 5, "rate": 2.0},
             "entropy": {"outside": 1, "boundaries": "entropy", "rate": 2.5, "lag": False},
+            "judge": {
+                "outside": 1,
+                "boundaries": "judge",
+                "rate": 2.0,
+                "shorten": "attention",
+                "lengthen": "attention",
+            },
         },
         "universal": {
             "act": {"most": 3, "bias": -1.0},
@@ -165,6 +172,10 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "tied": {},
             "untied": {"tied": False, "scale": 4.0},
             "registers": {"registers": 3, "scale": 2.0},
+        },
+        "blt": {
+            "grams": {"ngrams": [2, 3], "buckets": 7, "judge": {"dim": 8, "heads": 2, "window": 5}},
+            "judge alone": {"ngrams": [], "judge": {"dim": 8, "heads": 2, "layers": 2}},
         },
         "factorised": {
             "tied": {"channels": 6},
@@ -254,6 +265,7 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Any, ...], ...]]] = {
         "slots": (({"slots": 3, "chunk": 5}, None),),
         "resonance": (({"inject": 0.0}, None),),
     },
+    "embed": {"blt": (({"ngrams": [2, 3], "judge": {"dim": 8, "heads": 2}}, None),)},
     "heads": {
         "lm": (({"chunk": 1}, {"chunk": 1024}),),
         "mtp": (({"tokens": 4}, None),),
@@ -299,6 +311,8 @@ def stack(**parts: Settings) -> ModelConfig:
     if any(parts.get(name, {}).get("kind") == settings["kind"] for name, settings in remembers):
         for name, settings in remembers:
             parts.setdefault(name, settings)
+    if parts.get("depth", {}).get("boundaries") == "judge":
+        parts.setdefault("embed", {"kind": "blt", "ngrams": [2, 3], "buckets": 5, "judge": {"dim": 8, "heads": 2}})
     outside = parts.get("depth", {}).get("outside", 0)  # layers before and after those that see groups of tokens
     around = 2 * (sum(outside) if isinstance(outside, list) else outside)
     layer = {

@@ -8,7 +8,7 @@ several documents a row, padding before, between, inside and after them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,6 +86,11 @@ def awake(config: ModelConfig, precision: Precision = DOUBLE, seed: int = 0) -> 
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=NOISE)
     return model.eval()
+
+
+def embedding_of(output: Any) -> Tensor:
+    """What an embedding gives, (B, T, D), whatever else comes with it."""
+    return output if isinstance(output, Tensor) else output.x
 
 
 def reached_gradients(model: Decoder) -> dict[str, Tensor]:
