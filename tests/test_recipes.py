@@ -34,6 +34,7 @@ COUNTS = {
     "slots-10m": 10_848_528,
     "resonance-10m": 10_774_793,
     "factorised-10m": 10_583_296,
+    "blt-10m": 10_833_345,
     "jepa-10m": 10_901_761,
     "hope-10m": 10_543_968,
     "nanosilhouette-nano-hybrid": 50_243_072,

@@ -13,6 +13,9 @@ from apps.common.config_fields import described, not_negative, positive, share
 from apps.common.mixture_config import WeightConfig
 from tinycore.config import ConfigError, Family
 from tinydata.mixture import Mixture, MixtureError
+from tinydata.special_tokens import SPECIAL_TOKENS
+
+BYTES_AND_SPECIALS = 256 + len(SPECIAL_TOKENS)  # with so many tokens nothing is merged: text is bytes
 
 
 class SourceConfig(Family):
@@ -69,9 +72,9 @@ class TrainedTokenizer(TokenizerConfig, kind="train"):
     vocab_size: int = described("tokens, special ones included", 4096)
 
     def __post_init__(self) -> None:
-        if not 300 <= self.vocab_size <= 2**20:
+        if not BYTES_AND_SPECIALS <= self.vocab_size <= 2**20:
             raise ConfigError(
-                f"vocab_size: {self.vocab_size} is not between 300 (256 bytes and the specials) and {2**20}"
+                f"vocab_size: {self.vocab_size} is not between {BYTES_AND_SPECIALS} (256 bytes and the specials) and {2**20}"
             )
 
 
