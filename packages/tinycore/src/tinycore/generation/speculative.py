@@ -7,6 +7,8 @@
 text is that of plain greedy decoding: exactly so in float64, while in float32 a pass over several tokens may round two nearly
 equal logits apart from one over a single token.
 
+Guessing costs: where few guesses are right of late none are made, so that text that cannot be foreseen is not made slower.
+
 What a pass adds to the state of a rejected guess must be forgotten again. Attention truncates; states that cannot (a
 recurrence) stay as they were before the pass, and the tokens that were kept are passed again with the next guesses.
 """
@@ -27,6 +29,10 @@ from tinycore.ops.rms_norm import rms_norm
 from tinycore.state import State, truncate
 
 WORTH_PACKING = 16  # new tokens from which on packing the weights pays
+COST = 0.7  # of a pass over a token and its guesses, beside one over the token alone: about that on a CPU
+MEMORY = 8  # guesses whose success is remembered, about
+LOOK = 4  # tokens made one by one, between two guesses that are looked at
+SMALL = 4_000_000  # parameters up to which products of few rows are faster against weights packed for one
 MOST_PENDING = 32  # tokens that are passed again, at most
 
 
@@ -114,12 +120,13 @@ class FusedSpeculation:
         parts: Any = model
         heads = list(parts.heads["mtp"].heads)
         self.rows = len(heads)
-        self.session, self.passes = FusedSession(model, self.rows + 1), 0
+        small = sum(parameter.numel() for parameter in model.parameters()) <= SMALL
+        self.session, self.passes = FusedSession(model, 1 if small else self.rows + 1), 0
         self.norm = parts.norm
         self.project = PackedLinear(torch.cat([head[0].weight for head in heads]), 1)
         self.gains = torch.stack([head[1].weight for head in heads])
         self.eps: float = heads[0][1].eps
-        self.rows_of_tokens = PackedLinear(parts.heads["lm"].matrix(parts.embed), self.rows)
+        self.rows_of_tokens = PackedLinear(parts.heads["lm"].matrix(parts.embed), 1 if small else self.rows)
         self.x = torch.empty(0)
 
     @torch.inference_mode()
@@ -173,25 +180,35 @@ def speculate(
 
 
 def tokens_of(session: Speculation, prompt: Sequence[int]) -> Iterator[tuple[int, float]]:
-    """(id, log-probability) of the likeliest tokens after `prompt`, without end."""
-    logits = session.extend(prompt)[-1:]
+    """(id, log-probability) of the likeliest tokens after `prompt`, without end.
+
+    `hits` is how often the first guess was right of late; where that promises fewer tokens than a pass over guesses costs,
+    tokens are made one by one, and a guess is looked at only now and then.
+    """
+    best, logprobs = _likeliest(session.extend(prompt)[-1:])
     session.keep(len(prompt))
+    kept, hits, made = 1, 1.0, 0
     while True:
-        logprobs = _logprobs(logits)
-        token = int(logprobs[0].argmax())
-        yield token, float(logprobs[0, token])
-        guesses = session.guess()
-        logits = session.extend([token, *guesses])
-        logprobs, kept = _logprobs(logits), 1
-        likeliest = logprobs.argmax(-1).tolist()
-        for index, guess in enumerate(guesses):
-            if guess != likeliest[index]:
+        token = best[kept - 1]
+        yield token, logprobs[kept - 1]
+        made += 1
+        worth = hits + hits**2 + hits**3 > COST
+        guesses = session.guess() if worth or made % LOOK == 0 else []
+        tried = guesses if worth else []
+        best, logprobs = _likeliest(session.extend([token, *tried]))
+        if guesses:
+            hits += (float(guesses[0] == best[0]) - hits) / MEMORY
+        kept = 1
+        for guess, wanted, logprob in zip(tried, best, logprobs, strict=False):
+            if guess != wanted:
                 break
             kept += 1
-            yield guess, float(logprobs[index, guess])
+            yield guess, logprob
         session.keep(kept)
-        logits = logits[kept - 1 : kept]
 
 
-def _logprobs(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+def _likeliest(logits: Tensor) -> tuple[list[int], list[float]]:
+    """The likeliest token of each row of logits (T, V), and its log-probability, in at least float32."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    largest, ids = logits.max(-1)
+    return ids.tolist(), (largest - logits.logsumexp(-1)).tolist()
