@@ -35,6 +35,9 @@ SIZES = {
     "loops": 2,
     "most": 2,
     "times": 2,
+    "buckets": 7,
+    "slots": 3,
+    "span": 3,
 }  # what a key that is a size becomes, wherever it stands and is not null
 
 
@@ -48,6 +51,10 @@ def shrunk(config: tinycore.ModelConfig) -> dict[str, Any]:
         several = isinstance(depth["outside"], list)
         depth["outside"] = [1] if several else 1
         plain["layers"][0]["repeat"] = 3
+    if "judge" in plain["embed"]:
+        plain["embed"]["judge"] |= {"dim": 2 * CHANNELS, "heads": 2}
+    if "after" in (plain["routing"] or {}):
+        plain["routing"]["after"] = None  # half-way
     if depth.get("fewest") is not None:
         depth["fewest"] = depth["loops"]  # how much a pass computes is no longer drawn
     return {**plain, "vocab_size": 32, "dim": CHANNELS * max(heads, default=CHANNELS), "max_seq_len": 64}

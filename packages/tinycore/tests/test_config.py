@@ -323,7 +323,7 @@ def attention(**settings: Any) -> list[dict[str, Any]]:
         ({"embed": {"scale": 0}}, "model.embed.scale: 0.0 is not positive"),
         ({"heads": {}}, "model.heads: needs 'lm', the next-token head"),
         ({"heads": {"lm": {"chunk": 0}}}, "model.heads.lm.chunk: 0 is not positive"),
-        ({"routing": {"kind": "mod"}}, "model.routing.kind: unknown routing 'mod'; none exists"),
+        ({"routing": {"kind": "modd"}}, "model.routing.kind: unknown routing 'modd'; did you mean 'mod'?"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_are_one_line(change: dict[str, Any], message: str) -> None:
