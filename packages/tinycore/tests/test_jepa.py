@@ -75,7 +75,7 @@ def test_the_loss_equals_a_loop_over_tokens() -> None:
             a = head.enter.weight @ h
             guess = unit((head.leave.weight @ (a * torch.sigmoid(a))).tolist())
             anchors.append(((b, int(rows.doc_ids[b, t])), guess, target))
-    tau = float(head.log_temperature.exp())
+    tau = float(head.log_temperature.detach().exp())
     total = 0.0
     for i, (document, guess, target) in enumerate(anchors):
         others = [j for j, (other, _, _) in enumerate(anchors) if j == i or other != document]
