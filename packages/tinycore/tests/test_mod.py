@@ -63,6 +63,12 @@ def test_the_threshold_decides_alike_in_training_and_use() -> None:
     testing.causal(model.config)
 
 
+def test_the_seeds_setting_routes_every_call_and_still_streams() -> None:
+    made = config(capacity=0.5, every=1, selection="threshold")
+    for check in (testing.causal, testing.streams, testing.isolated):
+        check(made)
+
+
 def test_a_threshold_begins_with_about_its_capacity() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

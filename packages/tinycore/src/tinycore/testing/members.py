@@ -158,7 +158,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
     "routing": {
         "mod": {
             "top k": {"capacity": 0.5, "gate": "sigmoid"},
-            "threshold": {"capacity": 0.6, "selection": "threshold", "every": 1},
+            "threshold": {"capacity": 0.6, "selection": "threshold"},
         },
         "budget": {"partial": {"budget": 1.4}},
         "early_exit": {"half": {"threshold": 0.5}},
