@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinycore.generation.rows import Decode, Finish, Row, RowView, Token, finish
+from tinycore.generation.rows import Decode, Ending, Finish, Row, RowView, Token
 from tinycore.generation.sampling import Sampling, choose, row_key, uniform
 from tinycore.generation.selective import Selective
 from tinycore.generation.session import Session, begin
@@ -109,29 +109,27 @@ def stream(
     """
     sampling = sampling or Sampling()
     prompts = [list(prompt) for prompt in prompts]
-    stop_ids = {item for item in stop if not isinstance(item, str)}
-    stop_strings = [item for item in stop if isinstance(item, str)]
-    _check(model, prompts, max_new_tokens, n, stop_strings, decode)
+    ids = frozenset(item for item in stop if not isinstance(item, str))
+    strings = tuple(item for item in stop if isinstance(item, str))
+    ending = Ending(ids, strings, decode, max_new_tokens, model.config.max_seq_len)
+    _check(model, prompts, n, ending)
     if speculative:
         _check_speculative(model, sampling, hooks, selective)
-        return speculate(model, prompts, max_new_tokens, n, stop_ids, stop_strings, decode)
-    return _run(model, prompts, max_new_tokens, sampling, n, stop_ids, stop_strings, decode, seed, hooks, selective)
+        return speculate(model, prompts, n, ending)
+    return _run(model, prompts, n, ending, sampling, seed, hooks, selective)
 
 
 def _run(
     model: Decoder,
     prompts: list[list[int]],
-    max_new_tokens: int,
-    sampling: Sampling,
     n: int,
-    stop_ids: set[int],
-    stop_strings: list[str],
-    decode: Decode | None,
+    ending: Ending,
+    sampling: Sampling,
     seed: int,
     hooks: Sequence[Hook],
     selective: Selective | None,
 ) -> Iterator[Token]:
-    if not prompts or max_new_tokens == 0:
+    if not prompts or ending.max_new_tokens == 0:
         return
     training = model.training
     model.eval()
@@ -142,7 +140,7 @@ def _run(
             occurrence = occurrences[tuple(prompt)]
             occurrences[tuple(prompt)] += 1
             rows.extend(Row(p, s, row_key(seed, prompt, occurrence, s), list(prompt), len(prompt)) for s in range(n))
-        session = begin(model, len(rows), max_new_tokens, selective)
+        session = begin(model, len(rows), ending.max_new_tokens, selective)
         logits = _prefill(model, session, prompts, n)
         seen = _seen(rows, logits) if sampling.repetition_penalty != 1.0 else None
         while rows:
@@ -153,7 +151,7 @@ def _run(
                 if forced:
                     row.queue.popleft()
                 row.ids.append(token)
-                ended = finish(model, row, max_new_tokens, stop_ids, stop_strings, decode)
+                ended = ending.of(row)
                 if ended is None:
                     running.append(index)
                 yield Token(row.prompt, row.sample, token, logprob, forced, ended, full is None or full[index])
@@ -235,24 +233,17 @@ def _finished(tokens: list[Token], stop_strings: list[str], decode: Decode | Non
     return Generation(ids, [token.logprob for token in tokens], ended, text, sum(not token.full for token in tokens))
 
 
-def _check(
-    model: Decoder,
-    prompts: list[list[int]],
-    max_new_tokens: int,
-    n: int,
-    stop_strings: list[str],
-    decode: Decode | None,
-) -> None:
+def _check(model: Decoder, prompts: list[list[int]], n: int, ending: Ending) -> None:
     if not model.config.causal:
         raise ValueError("model: predicts in place and generates nothing; call it on whole rows")
     vocab_size, context = model.config.vocab_size, model.config.max_seq_len
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens: {max_new_tokens} is negative")
+    if ending.max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens: {ending.max_new_tokens} is negative")
     if n < 1:
         raise ValueError(f"n: {n} is not at least 1")
-    if stop_strings and decode is None:
+    if ending.strings and ending.decode is None:
         raise ValueError("stop: strings need decode=, a function from ids to text")
-    if any(not text for text in stop_strings):
+    if any(not text for text in ending.strings):
         raise ValueError("stop: an empty string would stop at once")
     for index, prompt in enumerate(prompts):
         if not prompt:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from tinycore.model import Decoder
-
 Finish = Literal["stop", "length"]
 Decode = Callable[[list[int]], str]
 
@@ -35,6 +33,8 @@ class Token(NamedTuple):
 
 @dataclass
 class Row:
+    """A running row: which prompt and sample it is, its key, all its ids, where the new ones begin, ids it must take next."""
+
     prompt: int
     sample: int
     key: bytes
@@ -47,22 +47,26 @@ class Row:
         return self.ids[self.start :]
 
 
-def finish(
-    model: Decoder,
-    row: Row,
-    max_new_tokens: int,
-    stop_ids: set[int],
-    stop_strings: list[str],
-    decode: Decode | None,
-) -> Finish | None:
-    """Why `row` ends with its newest token; None if it goes on."""
-    if row.ids[-1] in stop_ids:
-        return "stop"
-    if stop_strings and decode is not None:
-        # a token holds at least one byte, so a stop string that ends here lies within as many tokens as it has bytes
-        tail = decode(row.new[-(4 + max(len(text.encode()) for text in stop_strings)) :])
-        if any(text in tail for text in stop_strings):
+@dataclass(frozen=True)
+class Ending:
+    """When rows end: at one of `ids`, once their new text contains one of `strings`, after so many new tokens, or where the
+    model's context does."""
+
+    ids: frozenset[int]
+    strings: tuple[str, ...]
+    decode: Decode | None
+    max_new_tokens: int
+    context: int
+
+    def of(self, row: Row) -> Finish | None:
+        """Why `row` ends with its newest token; None if it goes on."""
+        if row.ids[-1] in self.ids:
             return "stop"
-    if len(row.ids) - row.start >= max_new_tokens or len(row.ids) >= model.config.max_seq_len:
-        return "length"
-    return None
+        if self.strings and self.decode is not None:
+            # a token holds at least one byte, so a stop string that ends here lies within as many tokens as it has bytes
+            tail = self.decode(row.new[-(4 + max(len(text.encode()) for text in self.strings)) :])
+            if any(text in tail for text in self.strings):
+                return "stop"
+        if len(row.new) >= self.max_new_tokens or len(row.ids) >= self.context:
+            return "length"
+        return None

@@ -6,7 +6,8 @@
 
 (cf. VL-JEPA, arXiv 2512.10942, which decodes text of a video only where its embedding moves. A language model must give every
 token, so what is skipped here is the product with the vocabulary.) At threshold 0 nothing is skipped: plain decoding. Above it
-the text may differ; `Generation.skipped` counts the tokens that were chosen among candidates.
+the text may differ; `Generation.skipped` counts the tokens that were chosen among candidates, and their log-probabilities are
+among those.
 """
 
 from __future__ import annotations

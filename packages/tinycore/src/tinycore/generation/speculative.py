@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tinycore.generation.fused import FusedSession, can_fuse
-from tinycore.generation.rows import Decode, Row, Token, finish
+from tinycore.generation.rows import Ending, Row, Token
 from tinycore.model import Decoder
 from tinycore.ops.packed_linear import PackedLinear
 from tinycore.ops.rms_norm import rms_norm
@@ -148,17 +148,9 @@ class FusedSpeculation:
         return self.rows_of_tokens(rms_norm(states, None, self.eps) * self.gains).argmax(-1).tolist()
 
 
-def speculate(
-    model: Decoder,
-    prompts: list[list[int]],
-    max_new_tokens: int,
-    n: int,
-    stop_ids: set[int],
-    stop_strings: list[str],
-    decode: Decode | None,
-) -> Iterator[Token]:
+def speculate(model: Decoder, prompts: list[list[int]], n: int, ending: Ending) -> Iterator[Token]:
     """Tokens of one row after another; the n samples of a prompt are the same, and made once."""
-    if not prompts or max_new_tokens == 0:
+    if not prompts or ending.max_new_tokens == 0:
         return
     training = model.training
     model.eval()
@@ -166,12 +158,11 @@ def speculate(
         for p, prompt in enumerate(prompts):
             found = []
             row = Row(p, 0, b"", list(prompt), len(prompt))
-            for token, logprob in tokens_of(begin(model, max_new_tokens), prompt):
+            for token, logprob in tokens_of(begin(model, ending.max_new_tokens), prompt):
                 row.ids.append(token)
-                ended = finish(model, row, max_new_tokens, stop_ids, stop_strings, decode)
-                found.append(Token(p, 0, token, logprob, False, ended))
+                found.append(Token(p, 0, token, logprob, False, ending.of(row)))
                 yield found[-1]
-                if ended is not None:
+                if found[-1].finish is not None:
                     break
             for sample in range(1, n):
                 yield from (token._replace(sample=sample) for token in found)
