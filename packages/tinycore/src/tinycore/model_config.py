@@ -270,14 +270,13 @@ class ModelConfig:
                 part.check(calls)
             except ConfigError as error:
                 raise ConfigError(f"{name}.{error}") from None
-        if self.routing is not None and self.routing.freezes:
-            for name, kind in (("residual", self.residual.kind), ("memory", self.memory and self.memory.kind)):
-                if (name == "memory" and self.memory is None) or (name == "residual" and not self.residual.joins_calls):
-                    continue
-                raise ConfigError(
-                    f"routing.kind: with {self.routing.kind} tokens stay as they are once they leave, and {name} {kind} would "
-                    "go on changing them; leave one of the two out"
-                )
+        changing = [f"residual {self.residual.kind}"] if self.residual.joins_calls else []
+        changing += [] if self.memory is None else [f"memory {self.memory.kind}"]
+        if self.routing is not None and self.routing.freezes and changing:
+            raise ConfigError(
+                f"routing.kind: with {self.routing.kind} tokens stay as they are once they leave, and {changing[0]} would go "
+                "on changing them; leave one of the two out"
+            )
 
     def _check_first_values(self) -> None:
         mixers = [layer.mixer for layer in self.flat_layers() if layer.mixer is not None]
@@ -306,7 +305,7 @@ class ModelConfig:
         scope = scope or self.scope()
         seen, layers = length + self.embed.register_slots, self.flat_layers()
         sites = self.call_sites() if sites is None else sites
-        calls = Counter((site.layer, self._slots(site, seen)) for site in sites)
+        calls = Counter(zip((site.layer for site in sites), self._slots(sites, seen), strict=True))
         inner = self.depth.cost(scope, seen)
         for index, layer in enumerate(layers):
             own = replace(scope, layer=index)
@@ -314,8 +313,10 @@ class ModelConfig:
             for slots, times in ((slots, times) for (called, slots), times in calls.items() if called == index):
                 one = layer.cost(own, slots).recomputed(scope, slots).called(times)
                 inner += replace(one, parameters=0).spread(slots / seen)
-        for part in (self._routing_cost(scope), self._memory_cost(scope, seen)):
-            inner += part
+        if self.routing is not None:
+            inner += self.routing.cost(scope, len(self.call_sites()))
+        if self.memory is not None:
+            inner += self.memory.cost(scope, len(self.call_sites()), seen)
         stream = self.residual.stream_cost(scope, seen)
         if seen != length:
             inner, stream = inner.spread(seen / length), stream.spread(seen / length)
@@ -327,17 +328,12 @@ class ModelConfig:
             total += head.cost(scope, self.embed.tied).spread(readings if name == "lm" else 1)
         return total
 
-    def _slots(self, site: CallSite, length: int) -> int:
-        """How many slots of a document of `length` tokens the call at `site` computes."""
+    def _slots(self, sites: Sequence[CallSite], length: int) -> list[int]:
+        """How many slots of a document of `length` tokens each of the calls computes."""
         if self.routing is None:
-            return self.depth.slots(site, self.size(), length)
-        return self.routing.slots([each.path for each in self.call_sites()].index(site.path), length)
-
-    def _routing_cost(self, scope: Scope) -> Cost:
-        return Cost() if self.routing is None else self.routing.cost(scope, len(self.call_sites()))
-
-    def _memory_cost(self, scope: Scope, length: int) -> Cost:
-        return Cost() if self.memory is None else self.memory.cost(scope, len(self.call_sites()), length)
+            return [self.depth.slots(site, self.size(), length) for site in sites]
+        places = {site.path: index for index, site in enumerate(self.call_sites())}
+        return [self.routing.slots(places[site.path], length) for site in sites]
 
 
 def _check_layers(layers: tuple[LayerConfig, ...], path: str, scope: Scope) -> None:

@@ -49,7 +49,7 @@ AUXILIARY = 0.1  # weight of the loss that teaches who is picked; a threshold's 
 class MixtureOfDepths(Router):
     """See the module's docstring."""
 
-    gating: ClassVar[tuple[str, ...]] = ("enter",)
+    gating: ClassVar[tuple[str, ...]] = ("enter", "leave")
     undecayed: ClassVar[tuple[str, ...]] = ("weight",)
 
     @dataclass(frozen=True, kw_only=True)
@@ -163,11 +163,8 @@ class MixtureOfDepths(Router):
         """Who pays, (B, T) bool, false at padding, and how many a row at most."""
         valid, length = calls.ctx.valid, scores.shape[1]
         valid = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid.expand_as(scores)
-        most = self.config.picked(length)
         if self.config.capacity == 1:
             return valid, length
-        largest = scores.masked_fill(~valid, -torch.inf).topk(most, dim=1).indices
-        wanted = torch.zeros_like(valid).scatter(1, largest, True) & valid
         logit = scores
         if self.slope is not None:
             assert self.enter is not None
@@ -175,17 +172,22 @@ class MixtureOfDepths(Router):
             further = self.leave[place](F.silu(self.enter[place](normed.detach())))[..., 0]
             logit = self.slope[place] * scores.detach() + further
         logit = logit + self.bias[place].to(logit.dtype)
-        chosen = (logit > 0) & valid
+        picked = (logit > 0) & valid
+        count: int | None = None
         if self.training:
+            most = self.config.picked(length)
+            largest = scores.masked_fill(~valid, -torch.inf).topk(most, dim=1).indices
+            wanted = torch.zeros_like(valid).scatter(1, largest, True) & valid
             loss = F.binary_cross_entropy_with_logits(logit, wanted.to(logit.dtype), reduction="none")
             total = AUXILIARY * torch.where(valid, loss, 0).sum()
-            right = ((chosen == wanted) & valid).sum()
+            right = ((picked == wanted) & valid).sum()
             add_aux(calls.aux, {LOSS + "routing": (total, valid.sum()), "routing/predicted": (right, valid.sum())})
-        picked = wanted if self.training and self.slope is not None else chosen
-        add_aux(calls.aux, {"routing/share": (picked.sum().detach(), valid.sum())})
-        if picked is wanted:
-            return picked, most
-        return picked, length if _traced(picked) else int(picked.sum(1).max())
+            if self.slope is not None:
+                picked, count = wanted, most
+        add_aux(calls.aux, {"routing/share": (picked.sum(), valid.sum())})
+        if count is None:
+            count = length if _traced(picked) else int(picked.sum(1).max())
+        return picked, count
 
 
 def _context(ctx: Context, order: Tensor, there: Tensor, kept: bool) -> Context:
