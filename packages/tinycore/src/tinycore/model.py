@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from tinycore.context import Context, begin
 from tinycore.depth.calls import Early, Latents, Readings
 from tinycore.depth.recursive import Recursive
 from tinycore.families import LOSS, Aux
-from tinycore.heads.head import Head, HeadOutput, Vocabulary
+from tinycore.heads.head import Head, HeadOutput, Question, Vocabulary
 from tinycore.layer import Layer
 from tinycore.model_config import ModelConfig
 from tinycore.recompute import Policy
@@ -134,7 +134,7 @@ class Decoder(nn.Module):
             if name == "lm" and readings is not None and targets is not None:
                 found = self._read(head, readings, targets, ctx, return_logits)
             else:
-                found = head(tapped, self.vocabulary, ctx, targets, return_logits)
+                found = head(Question(tapped, self.vocabulary, ctx, targets, return_logits))
             losses.update(found.losses)
             stats.update(found.stats)
             logits = found.logits if found.logits is not None else logits
@@ -157,14 +157,9 @@ class Decoder(nn.Module):
     def _read(self, head: Any, readings: Readings, targets: Tensor, ctx: Context, return_logits: bool) -> HeadOutput:
         """The next-token loss as the weighted sum of the losses of several streams; logits are those of the last."""
         streams, count = readings.streams, len(readings.streams)
-        found = head(
-            {"final": self.norm(torch.cat(streams))},
-            self.vocabulary,
-            ctx,
-            targets.repeat(count, 1),
-            return_logits,
-            torch.cat(readings.weights),
-        )
+        hidden = {"final": self.norm(torch.cat(streams))}
+        weights = torch.cat(readings.weights)
+        found = head(Question(hidden, self.vocabulary, ctx, targets.repeat(count, 1), return_logits, weights))
         number = (targets != IGNORED).sum()
         losses = {name: (total, number) for name, (total, _) in found.losses.items()}
         stats = {name: (total, number) for name, (total, _) in found.stats.items()}
@@ -215,7 +210,7 @@ class Decoder(nn.Module):
         return {f"heads.{name}.{inner}" for name, head in self._heads().items() for inner in head.dormant()}
 
     def _heads(self) -> dict[str, Head]:
-        return {name: head for name, head in self.heads.items() if isinstance(head, Head)}
+        return cast("dict[str, Head]", dict(self.heads.items()))
 
 
 def build(config: ModelConfig) -> Decoder:

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
-from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import IN_PLACE, HeadConfig, Scope
-from tinycore.heads.head import Head, HeadOutput, Vocabulary
+from tinycore.heads.head import Head, HeadOutput, Question
 
 START = -5.0
 
@@ -66,12 +65,5 @@ class HaltingHead(Head):
             mask[1] = True
         return dead
 
-    def forward(
-        self,
-        tapped: Mapping[str, Tensor],
-        vocabulary: Vocabulary,
-        ctx: Context,
-        targets: Tensor | None,
-        return_logits: bool,
-    ) -> HeadOutput:
-        return HeadOutput({}, {}, value=self.q(tapped["final"][:, 0]))
+    def forward(self, question: Question) -> HeadOutput:
+        return HeadOutput({}, {}, value=self.q(question.tapped["final"][:, 0]))

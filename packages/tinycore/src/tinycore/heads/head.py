@@ -28,17 +28,23 @@ class HeadOutput(NamedTuple):
     value: Tensor | None = None
 
 
-class Head(nn.Module):
-    """head(tapped, vocabulary, ctx, targets, return_logits) -> HeadOutput; `tapped` has the hidden states at its taps."""
+class Question(NamedTuple):
+    """What a head is asked: `tapped` has the hidden states (B, T, D) at its taps, targets (B, T) are there in training."""
 
-    def forward(
-        self,
-        tapped: Mapping[str, Tensor],
-        vocabulary: Vocabulary,
-        ctx: Context,
-        targets: Tensor | None,
-        return_logits: bool,
-    ) -> HeadOutput:
+    tapped: Mapping[str, Tensor]
+    vocabulary: Vocabulary
+    ctx: Context
+    targets: Tensor | None
+    return_logits: bool
+    weights: Tensor | None = (
+        None  # (B, T), of each position in the next-token loss and among those predicted right; None = 1
+    )
+
+
+class Head(nn.Module):
+    """head(question) -> HeadOutput."""
+
+    def forward(self, question: Question) -> HeadOutput:
         raise NotImplementedError
 
     def schedule(self, progress: float) -> None:

@@ -29,10 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
-from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import HeadConfig, Scope
-from tinycore.heads.head import Head, HeadOutput, Vocabulary
+from tinycore.heads.head import Head, HeadOutput, Question, Vocabulary
 from tinycore.linears.dense import Dense
 from tinycore.losses.contrastive import info_nce
 from tinycore.ops.rms_norm import EPSILON, rms_norm
@@ -132,15 +131,9 @@ class JointEmbedding(Head):
         ):
             average.lerp_(weight.to(average.dtype), 1 - self.momentum)
 
-    def forward(
-        self,
-        tapped: Mapping[str, Tensor],
-        vocabulary: Vocabulary,
-        ctx: Context,
-        targets: Tensor | None,
-        return_logits: bool,
-    ) -> HeadOutput:
-        x = tapped[self.config.tap]
+    def forward(self, question: Question) -> HeadOutput:
+        targets, documents, vocabulary = question.targets, question.ctx.documents, question.vocabulary
+        x = question.tapped[self.config.tap]
         if targets is None:
             return HeadOutput({}, {}, value=self.predict(x, vocabulary))
         if not self.config.weight:
@@ -148,10 +141,10 @@ class JointEmbedding(Head):
         rows, length = targets.shape
         count = min(self.config.samples, rows * length)
         at = torch.arange(count, device=x.device) * (rows * length) // count
-        spans = torch.stack([ahead(targets, ctx.documents, step).flatten()[at] for step in range(self.config.span)], 1)
+        spans = torch.stack([ahead(targets, documents, step).flatten()[at] for step in range(self.config.span)], 1)
         present = (spans != IGNORED).all(1)
         own = torch.div(at, length, rounding_mode="floor")
-        ids = torch.zeros_like(at) if ctx.documents is None else ctx.documents.flatten()[at]
+        ids = torch.zeros_like(at) if documents is None else documents.flatten()[at]
         same = (own[:, None] == own) & (ids[:, None] == ids)
         predicted, target = self.predict(x.flatten(0, 1)[at], vocabulary), self._targets(spans)
         temperature = self.log_temperature.exp().clamp(min=LEAST_TEMPERATURE)

@@ -7,7 +7,6 @@ float64: for the few tokens of a puzzle, not for a language's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
-from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.embed.table import INITIAL_STD
 from tinycore.families import HeadConfig, LinearConfig, Scope
-from tinycore.heads.head import Head, HeadOutput, Vocabulary
+from tinycore.heads.head import Head, HeadOutput, Question
 from tinycore.linears.dense import Dense
 from tinycore.ops.linear_cross_entropy import chunk_of, linear_cross_entropy, module_cross_entropy
 from tinycore.ops.stablemax import stablemax_cross_entropy
@@ -100,21 +98,12 @@ class LanguageModelHead(Head):
         self.linear = None if tied else config.matrix.build(scope.dim, scope.vocab_size, gain)
         self.vocab_size = scope.vocab_size
 
-    def forward(
-        self,
-        tapped: Mapping[str, Tensor],
-        vocabulary: Vocabulary,
-        ctx: Context,
-        targets: Tensor | None,
-        return_logits: bool,
-        weights: Tensor | None = None,
-    ) -> HeadOutput:
-        """weights (B, T): of each position in the loss and among those predicted right, None = 1."""
-        hidden = tapped["final"]
-        logits = self.logits(hidden, vocabulary.embed) if return_logits else None
-        if targets is None:
+    def forward(self, question: Question) -> HeadOutput:
+        hidden, embed = question.tapped["final"], question.vocabulary.embed
+        logits = self.logits(hidden, embed) if question.return_logits else None
+        if question.targets is None:
             return HeadOutput({}, {}, logits)
-        loss, count, correct = self.loss(hidden, vocabulary.embed, targets, weights, logits)
+        loss, count, correct = self.loss(hidden, embed, question.targets, question.weights, logits)
         if self.training and self.weight != 1.0:  # what is validated is the cross-entropy itself
             loss = self.weight * loss
         return HeadOutput({"lm": (loss, count)}, {"correct": (correct, count)}, logits)

@@ -25,10 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from tinycore.config import ConfigError
-from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import Aux, HeadConfig, Scope
-from tinycore.heads.head import Head, HeadOutput, Vocabulary
+from tinycore.heads.head import Head, HeadOutput, Question, Vocabulary
 from tinycore.linears.dense import Dense
 from tinycore.norms.rms import RMSNorm
 from tinycore.targets import ahead
@@ -100,22 +99,16 @@ class MultiTokenHead(Head):
         off = [f"heads.{index}." for index in range(self.active, len(self.heads))]
         return [name for name, _ in self.named_parameters() if name.startswith(tuple(off))]
 
-    def forward(
-        self,
-        tapped: Mapping[str, Tensor],
-        vocabulary: Vocabulary,
-        ctx: Context,
-        targets: Tensor | None,
-        return_logits: bool,
-    ) -> HeadOutput:
+    def forward(self, question: Question) -> HeadOutput:
         losses: Aux = {}
         stats: Aux = {}
+        targets, (embed, lm) = question.targets, question.vocabulary
         if targets is None:
             return HeadOutput(losses, stats)
         active = self.active if self.training else len(self.heads)
         for steps, head in enumerate(list(self.heads)[:active], 1):
-            wanted = ahead(targets, ctx.documents, steps)
-            total, count, correct = vocabulary.lm.loss(head(tapped["final"]), vocabulary.embed, wanted)
+            wanted = ahead(targets, question.ctx.documents, steps)
+            total, count, correct = lm.loss(head(question.tapped["final"]), embed, wanted)
             losses[f"mtp_{steps + 1}"] = (self.config.weight * total, count)
             stats[f"mtp_{steps + 1}/accuracy"] = (correct, count)
         return HeadOutput(losses, stats)

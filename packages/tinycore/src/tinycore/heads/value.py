@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from tinycore.config import ConfigError
-from tinycore.context import Context
 from tinycore.count import Cost
 from tinycore.families import HeadConfig, Scope
-from tinycore.heads.head import Head, HeadOutput, Vocabulary
+from tinycore.heads.head import Head, HeadOutput, Question
 
 UNTAUGHT = "learns from verdicts, which no text has: held by test_value"
 
@@ -52,12 +51,5 @@ class ValueHead(Head):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(
-        self,
-        tapped: Mapping[str, Tensor],
-        vocabulary: Vocabulary,
-        ctx: Context,
-        targets: Tensor | None,
-        return_logits: bool,
-    ) -> HeadOutput:
-        return HeadOutput({}, {}, value=self.linear(tapped["final"])[..., 0])
+    def forward(self, question: Question) -> HeadOutput:
+        return HeadOutput({}, {}, value=self.linear(question.tapped["final"])[..., 0])
