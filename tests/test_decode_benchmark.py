@@ -36,6 +36,8 @@ def test_every_way_is_measured_beside_plain(
         assert (ways[name]["as_plain"], ways[name]["same_texts"]) == (1.0, 1.0)
     assert ways["selective at 0"]["saved"].startswith("0 %")
     assert "| speculative " in capsys.readouterr().out
+    assert decode.main([str(path), "--prompt", "the old river", "--tokens", "4", "--rounds", "1"]) == 0
+    assert "Prompts: 1, each continued by 4 tokens" in capsys.readouterr().out
 
 
 def test_a_model_that_saves_nothing_is_refused_in_one_line(

@@ -35,12 +35,16 @@ from tinycore.generation import speculative
 
 OPTIONS = {
     "prompts": Option("held-out rows whose beginning is continued (default: 16)", "N"),
+    "prompt": Option("continue this text instead", "TEXT"),
     "tokens": Option("new tokens of each (default: 96)", "N"),
     "rounds": Option("rounds that are timed (default: 5)", "N"),
     "json": Option("write the figures to a file", "FILE"),
     "help": HELP,
 }
-EXAMPLES = (("a run with an mtp head", "uv run apps/bench decode runs/mtp --json decode.json"),)
+EXAMPLES = (
+    ("a run with an mtp head", "uv run apps/bench decode runs/mtp --json decode.json"),
+    ("on text that it can foresee", 'uv run apps/bench decode runs/mtp --prompt "Once upon a time"'),
+)
 PROMPT = 32  # tokens
 LEAVING = (0.3, 0.5, 0.7, 0.9, 0.97, 0.99)
 STANDING = (0.0, 0.1, 0.3, 0.6)
@@ -65,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         raise BadRequest("give one run or checkpoint, such as runs/demo")
     count, tokens = arguments.whole("prompts", 16), arguments.whole("tokens", 96)
     repeats, console = arguments.whole("rounds", 5), Console()
-    model, prompts = load(Path(arguments.words[0]), count, tokens, console)
+    model, prompts = load(Path(arguments.words[0]), count, tokens, arguments.options.get("prompt"), console)
     allocator.keep_freed_memory()
     ways = ways_of(model, tokens)
     if len(ways) == 1:
@@ -73,7 +77,12 @@ def main(argv: Sequence[str]) -> int:
             f"{arguments.words[0]}: has no mtp or jepa head and no early exit; all there is to measure is apps/bench generate"
         )
     found = measure(model, ways, prompts, repeats)
-    settings = {"prompts": len(prompts), "tokens": tokens, "rounds": repeats, "threads": torch.get_num_threads()}
+    settings = {
+        "prompts": [len(prompt) for prompt in prompts],
+        "tokens": tokens,
+        "rounds": repeats,
+        "threads": torch.get_num_threads(),
+    }
     console.say("\n" + markdown(found, settings))
     target = arguments.path("json")
     if target is not None:
@@ -81,8 +90,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def load(run: Path, count: int, tokens: int, console: Console) -> tuple[Decoder, list[list[int]]]:
-    """The run's model, and the beginnings of `count` rows that it was not trained on."""
+def load(
+    run: Path, count: int, tokens: int, text: str | bool | None, console: Console
+) -> tuple[Decoder, list[list[int]]]:
+    """The run's model, and `text`, or else the beginnings of `count` rows that it was not trained on."""
     checkpoint = run_record.checkpoint_of(run)
     progress, _ = checkpoints.read_progress(checkpoint)
     recipe = recipes.from_dict(progress.recipe)
@@ -92,11 +103,15 @@ def load(run: Path, count: int, tokens: int, console: Console) -> tuple[Decoder,
         raise BadRequest(
             f"--tokens: {tokens} and a prompt of {PROMPT} exceed the context of {recipe.model.max_seq_len} tokens"
         )
+    model = checkpoints.load_model(checkpoint).eval()
+    if isinstance(text, str):
+        tokenizer = tinydata.Tokenizer.load(checkpoint / "tokenizer.json")
+        return model, [[tokenizer.end_id, *tokenizer.encode(text)][:PROMPT]]
     prepared = tasks.prepare(recipe, console)
     assert isinstance(prepared, Prepared)
     loader = tinydata.Loader(prepared.validation, sequence_length=recipe.data.positions, batch_size=count)
     rows = next(iter(loader.epoch_batches(count))).tokens[:, :PROMPT]
-    return checkpoints.load_model(checkpoint).eval(), [row.tolist() for row in rows]
+    return model, [row.tolist() for row in rows]
 
 
 def ways_of(model: Decoder, tokens: int) -> dict[str, Way]:
@@ -212,7 +227,7 @@ def markdown(found: dict[str, Any], settings: dict[str, Any]) -> str:
             ]
         )
     text = (
-        f"{settings['prompts']} prompts of {PROMPT} tokens, {settings['tokens']} new tokens each, one at a time, greedily, "
-        f"float32, {settings['threads']} threads; median (least to most) of {settings['rounds']} rounds."
+        f"Prompts: {settings['prompts']}, each continued by {settings['tokens']} tokens, one at a time, greedily, float32, "
+        f"{settings['threads']} threads; median (least to most) of {settings['rounds']} rounds."
     )
     return f"{text}\n\n{table(['way', 'tok/s', 'x plain', 'as plain', 'same texts', 'saved'], rows)}"
