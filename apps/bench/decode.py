@@ -227,7 +227,7 @@ def markdown(found: dict[str, Any], settings: dict[str, Any]) -> str:
             ]
         )
     text = (
-        f"Prompts: {settings['prompts']}, each continued by {settings['tokens']} tokens, one at a time, greedily, float32, "
-        f"{settings['threads']} threads; median (least to most) of {settings['rounds']} rounds."
+        f"Prompts: {len(settings['prompts'])}, each continued by {settings['tokens']} tokens, one at a time, greedily, "
+        f"float32, {settings['threads']} threads; median (least to most) of {settings['rounds']} rounds."
     )
     return f"{text}\n\n{table(['way', 'tok/s', 'x plain', 'as plain', 'same texts', 'saved'], rows)}"

@@ -19,7 +19,7 @@ import tinycore
 from tinycore import llama, testing
 from tinycore.context import PADDING, Context, begin
 from tinycore.generation.fused import can_fuse
-from tinycore.heads.lm import HeadOutput
+from tinycore.heads.head import HeadOutput, Question
 from tinycore.model_config import ModelConfig
 from tinycore.optim.groups import decay_groups
 from tinycore.registers import UNKNOWN, Registers, widths
@@ -210,8 +210,8 @@ def test_every_tap_and_the_heads_context_are_those_of_the_tokens() -> None:
     seen: dict[str, Any] = {}
 
     class Watching(nn.Module):
-        def forward(self, tapped: Any, embed: Any, ctx: Context, *rest: Any) -> HeadOutput:
-            seen.update(tapped, ctx=ctx)
+        def forward(self, question: Question) -> HeadOutput:
+            seen.update(question.tapped, ctx=question.ctx)
             return HeadOutput({}, {})
 
     model.heads["watching"] = Watching()

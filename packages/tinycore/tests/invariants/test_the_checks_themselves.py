@@ -19,6 +19,7 @@ from tinycore import testing
 from tinycore.context import PADDING, Context
 from tinycore.count import Cost
 from tinycore.families import Aux, Carry, LinearConfig, LocalState, MixerConfig, Scope
+from tinycore.heads.head import Question
 from tinycore.heads.lm import LanguageModelHead
 
 FLAWS = {
@@ -170,10 +171,10 @@ def test_labels_shifted_twice_are_caught(monkeypatch: pytest.MonkeyPatch) -> Non
     """The model learns token t + 2, with a loss that falls as it should."""
     correct = LanguageModelHead.forward
 
-    def shifted_again(self: Any, tapped: Any, embedding: Tensor, ctx: Any, targets: Any, logits: bool) -> Any:
-        if targets is not None:
+    def shifted_again(self: Any, question: Question) -> Any:
+        if (targets := question.targets) is not None:
             targets = torch.cat([targets[:, 1:], torch.full_like(targets[:, :1], -100)], 1)
-        return correct(self, tapped, embedding, ctx, targets, logits)
+        return correct(self, question._replace(targets=targets))
 
     monkeypatch.setattr(LanguageModelHead, "forward", shifted_again)
     monkeypatch.setattr(testing.learning, "STEPS", 60)

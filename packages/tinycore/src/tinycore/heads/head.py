@@ -36,9 +36,8 @@ class Question(NamedTuple):
     ctx: Context
     targets: Tensor | None
     return_logits: bool
-    weights: Tensor | None = (
-        None  # (B, T), of each position in the next-token loss and among those predicted right; None = 1
-    )
+    weights: Tensor | None = None
+    """(B, T): the weight of each position in the next-token loss and among those predicted right; None = 1."""
 
 
 class Head(nn.Module):
