@@ -18,9 +18,9 @@ from tinydata import (
     SourceError,
     Tokenizer,
     encode_problems,
-    final_answer,
     train_tokenizer,
 )
+from tinydata.problem_loader import best_fit
 
 PAIRS = [(f"What is {n} plus {n}?\n", f"{n} + {n} = {2 * n}\n#### {2 * n}") for n in range(1, 12)]
 
@@ -49,6 +49,41 @@ def test_what_is_learned_is_the_answer_and_its_end(problems: list[EncodedProblem
         assert (batch.documents[row] == np.where(np.arange(length) < size, 0, -1)).all()
     assert batch.target_count == (batch.targets != -100).sum()
     assert batch.bytes == sum(len(answer.encode()) for _, answer in PAIRS), "the end token stands for no byte"
+
+
+def test_packed_rows_hold_every_problem_once_as_a_document_of_its_own(
+    problems: list[EncodedProblem], tokenizer: Tokenizer
+) -> None:
+    length = 3 * max(len(problem.ids) for problem in problems)
+    loader = ProblemLoader(problems, tokenizer, length, 2, packed=True)
+    assert loader.rows < len(problems) / 2
+    (alone,) = ProblemLoader(problems, tokenizer, length, len(problems)).epoch_batches()
+    expected = {
+        tuple(row[: len(problem.ids)].tolist()): targets[: len(problem.ids)].tolist()
+        for row, targets, problem in zip(alone.tokens, alone.targets, problems, strict=True)
+    }
+    found: list[tuple[int, ...]] = []
+    for batch in loader.epoch_batches():
+        for row in range(len(batch.tokens)):
+            for document in range(batch.documents[row].max() + 1):
+                here = batch.documents[row] == document
+                ids = tuple(batch.tokens[row][here].tolist())
+                assert batch.targets[row][here].tolist() == expected[ids]
+                found.append(ids)
+            assert (batch.targets[row][batch.documents[row] == -1] == -100).all()
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_best_fit_leaves_little_room(seed: int) -> None:
+    sizes = np.random.default_rng(seed).integers(1, 60, 400).tolist()
+    groups = best_fit(sizes, 100)
+    assert sorted(index for group in groups for index in group) == list(range(400))
+    assert all(sum(sizes[index] for index in group) <= 100 for group in groups)
+    assert len(groups) <= 1.03 * sum(sizes) / 100 + 1
+    assert groups == sorted(groups)
+    with pytest.raises(ValueError, match="101 exceeds 100"):
+        best_fit([101], 100)
 
 
 def test_padding_adds_nothing(problems: list[EncodedProblem], tokenizer: Tokenizer) -> None:
@@ -88,19 +123,22 @@ def test_what_is_refused(problems: list[EncodedProblem], tokenizer: Tokenizer) -
         ProblemLoader(problems, tokenizer, 5, 4)
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("so it is 5\n#### 1,234", "1234"),
-        ("#### $-3.50 ", "-3.50"),
-        ("#### 7\n#### 8", "8"),
-        ("it is 5", None),
-        ("#### five", None),
-        ("#### ", None),
-    ],
-)
-def test_final_answer(text: str, number: str | None) -> None:
-    assert final_answer(text) == number
+def test_what_a_tool_writes_is_not_learned() -> None:
+    pairs = [("2 * 3 <calc>?\n", "<calc>2*3</calc><result>6</result>\n#### 6"), ("1?\n", "#### 1")]
+    tokenizer = train_tokenizer((Document(q + a, "x") for q, a in PAIRS), 300)
+    problems = encode_problems(pairs, tokenizer, calls=True)
+    (batch,) = ProblemLoader(problems, tokenizer, 64, 2).epoch_batches()
+    ids, targets = batch.tokens[0], batch.targets[0]
+    at = {name: int(np.flatnonzero(ids == tokenizer.special[name])[0]) for name in ("<calc>", "<result>", "</result>")}
+    assert at["<calc>"] == problems[0].prompt, "the question's <calc> is ordinary characters"
+    learned = targets != -100
+    assert not learned[at["<result>"] - 1 : at["</result>"]].any(), "no position predicts <result>, 6 or </result>"
+    assert learned[at["</result>"]], "what comes after is predicted from the result"
+    assert targets[at["</result>"]] == ids[at["</result>"] + 1]
+    assert learned.sum() == len(problems[0].ids) - problems[0].prompt - 3
+    assert batch.target_count == (batch.targets != -100).sum()
+    plain = encode_problems(pairs, tokenizer)
+    assert not any(problem.given.any() for problem in plain)
 
 
 def test_a_dataset_on_the_hub_is_read_as_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tinycore.linears.cola import CoLA
 from tinycore.linears.dense import Dense
 from tinycore.linears.packed_bit import PackedBit, packed
 from tinycore.model import Decoder, build
+from tinycore.model_config import ModelConfig
 
 ROWS: dict[type[nn.Module], tuple[str, ...]] = {
     Dense: ("weight", "bias"),
@@ -71,6 +72,23 @@ def grow_vocabulary(model: Decoder, vocab_size: int) -> Decoder:
         assign=True,
     )
     return grown.train(model.training)
+
+
+def with_heads(model: Decoder, config: ModelConfig) -> Decoder:
+    """A model of `config`, which is that of `model` with more heads: weights kept, new heads as they are initialised.
+
+    Raises ValueError where anything else than additional heads differs.
+    """
+    heads = {name: head for name, head in config.heads.items() if name in model.config.heads}
+    if replace(config, heads=heads) != model.config:
+        raise ValueError("with_heads: the models differ in more than additional heads")
+    grown = build(config)
+    missing, unexpected = grown.load_state_dict(model.state_dict(), strict=False)
+    added = tuple(f"heads.{name}." for name in config.heads if name not in heads)
+    odd = [name for name in missing if not name.startswith(added)] + unexpected
+    if odd:
+        raise ValueError(f"with_heads: {odd[0]} is no part of an added head")
+    return grown
 
 
 def _rows(model: Decoder) -> set[str]:

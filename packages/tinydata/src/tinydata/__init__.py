@@ -2,10 +2,10 @@
 
 from tinydata import puzzles, sources, synthetic
 from tinydata.answer_targets import answer_targets
-from tinydata.batch import Batch, PuzzleBatch
+from tinydata.batch import Batch, PuzzleBatch, VerdictBatch
 from tinydata.conventions import Conventions
 from tinydata.documents import Document, Source, SourceError, split_of
-from tinydata.gsm8k import Gsm8k, WordProblem, final_answer
+from tinydata.gsm8k import Gsm8k, WordProblem
 from tinydata.loader import Loader
 from tinydata.mixed_loader import MixedLoader
 from tinydata.mixture import Mixture, MixtureError, temperature_weights
@@ -15,12 +15,14 @@ from tinydata.resumable import LoaderError
 from tinydata.shards import ShardError, ShardSet
 from tinydata.tokenizer import Tokenizer, TokenizerError
 from tinydata.tokenizer_training import train_tokenizer
+from tinydata.verdict_loader import EncodedVerdict, Verdict, VerdictLoader, encode_verdicts
 
 __all__ = [
     "Batch",
     "Conventions",
     "Document",
     "EncodedProblem",
+    "EncodedVerdict",
     "Gsm8k",
     "Loader",
     "LoaderError",
@@ -35,10 +37,13 @@ __all__ = [
     "SourceError",
     "Tokenizer",
     "TokenizerError",
+    "Verdict",
+    "VerdictBatch",
+    "VerdictLoader",
     "WordProblem",
     "answer_targets",
     "encode_problems",
-    "final_answer",
+    "encode_verdicts",
     "pack",
     "puzzles",
     "sources",

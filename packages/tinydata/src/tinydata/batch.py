@@ -1,4 +1,4 @@
-"""Batches: of text, whose labels are already shifted and never again, and of puzzles, which are answered in place."""
+"""Batches: of text, whose labels are already shifted and never again, of puzzles, which are answered in place, of verdicts."""
 
 from __future__ import annotations
 
@@ -40,4 +40,21 @@ class PuzzleBatch:
 
     inputs: np.ndarray
     answers: np.ndarray
+    target_count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerdictBatch:
+    """B answers with their questions, in rows of T slots, int64: what a verifier learns from.
+
+    tokens, documents (B, T): as of text. labels (B, T): 1 where what stands so far is right, 0 where it is wrong, -1 where
+    nothing is to be learned. lengths (B,): tokens of a row that are no padding. right (B,): 1 where the whole answer is right.
+    target_count: labels that are not -1.
+    """
+
+    tokens: np.ndarray
+    labels: np.ndarray
+    documents: np.ndarray
+    lengths: np.ndarray
+    right: np.ndarray
     target_count: int

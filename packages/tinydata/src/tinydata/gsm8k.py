@@ -134,12 +134,6 @@ class Gsm8k:
             raise SourceError(f"{self.name}: no problem in it ({counts or 'no lines at all'})")
 
 
-def final_answer(text: str) -> str | None:
-    """The number behind the last `####` of a worked answer, such as 1234, -5 or 0.5; None where there is none."""
-    _, mark, final = text.rpartition("####")
-    return _number(final) if mark else None
-
-
 def _file_lines(path: Path) -> Iterator[bytes | Skipped]:
     try:
         with path.open("rb") as handle:

@@ -1,10 +1,13 @@
-"""Questions with worked answers as rows, one problem a row: what is learned is the answer and the end behind it.
+"""Questions with worked answers as rows: what is learned is the answer and the end behind it.
 
     tokens     end question answer end end end ...      documents 0, and -1 in the padding behind the first end
-    targets    the answer's tokens and its end, shifted (`answer_targets`); -100 in the question and in the padding
+    targets    the answer's tokens and its end, shifted (`answer_targets`); -100 in the question, in the padding, and where
+               a tool writes: the answer's tokens from <result> to </result>
 
-Sample s of a run is problem order_e(s mod N) of epoch e = s // N; which samples make a batch,
-`resumable` says.
+Packed, a row holds as many problems as fit, each a document of its own: which ones stand together is settled once, by best
+fit, the longest first, and no problem is cut.
+
+Sample s of a run is row order_e(s mod N) of epoch e = s // N; which samples make a batch, `resumable` says.
 """
 
 from __future__ import annotations
@@ -22,27 +25,44 @@ from tinydata.permutation import shuffled
 from tinydata.resumable import Numbered
 from tinydata.tokenizer import Tokenizer
 
+RESULT = ("<result>", "</result>")  # of what a tool answers, in tokenizers that have such tokens
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedProblem:
-    """ids: the end token, the question, the answer, the end token. prompt: how many of them are before the answer."""
+    """ids: the end token, the question, the answer, the end token. prompt: how many of them are before the answer.
+    given: bool of each, whether a tool writes it, so that it is not learned."""
 
     ids: np.ndarray
     prompt: int
+    given: np.ndarray
 
 
 def encode_problems(
     pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, calls: bool = False
 ) -> list[EncodedProblem]:
     """(question, answer) as texts, joined as they are -> ids. calls: tags such as `<calc>` in an answer are the single tokens
-    that they name (the answer must be one that we wrote, see `WordProblem.with_calls`); in a question they never are."""
+    that they name (the answer must be one that we wrote, see `WordProblem.with_calls`), and what stands between those of
+    RESULT is given; in a question they never are."""
     questions = tokenizer.encode_batch([question for question, _ in pairs])
     answers = tokenizer.encode_batch([answer for _, answer in pairs], allow_special=calls)
     end = tokenizer.end_id
-    return [
-        EncodedProblem(np.array([end, *question, *answer, end], dtype=np.int64), 1 + len(question))
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+    opening, closing = (tokenizer.special.get(name) for name in RESULT)
+    found = []
+    for question, answer in zip(questions, answers, strict=True):
+        ids = np.array([end, *question, *answer, end], dtype=np.int64)
+        prompt = 1 + len(question)
+        given = np.zeros(len(ids), dtype=bool)
+        if calls and opening is not None and closing is not None:
+            given[prompt:] = _between(ids[prompt:], opening, closing)
+        found.append(EncodedProblem(ids, prompt, given))
+    return found
+
+
+def _between(ids: np.ndarray, opening: int, closing: int) -> np.ndarray:
+    """Of each id, whether it stands between an opening and the next closing one, both included."""
+    opened, closed = np.cumsum(ids == opening), np.cumsum(ids == closing)
+    return (opened > closed) | (ids == closing)
 
 
 class ProblemLoader(Numbered[Batch]):
@@ -58,8 +78,12 @@ class ProblemLoader(Numbered[Batch]):
         world: int = 1,
         seed: int = 0,
         prefetch: int = 2,
+        packed: bool = False,
     ) -> None:
-        """Raises ValueError for no problems, one that is longer than a row, and sizes that make no sense."""
+        """packed: as many problems a row as fit, instead of one.
+
+        Raises ValueError for no problems, one that is longer than a row, and sizes that make no sense.
+        """
         super().__init__(batch_size, rank, world, prefetch)
         if not problems:
             raise ValueError("problems: there are none")
@@ -68,36 +92,44 @@ class ProblemLoader(Numbered[Batch]):
             raise ValueError(f"problems: one has {longest} tokens, a row {sequence_length}")
         self.problems, self._length, self._seed = problems, sequence_length, seed
         self._end = tokenizer.end_id
+        sizes = [len(problem.ids) for problem in problems]
+        self._rows = best_fit(sizes, sequence_length) if packed else [[index] for index in range(len(problems))]
         # padded so that -100, as an index from the end, reads a zero
         self._token_bytes = np.concatenate([tokenizer.token_bytes(), np.zeros(-NO_TARGET, dtype=np.int64)])
         self._dataset = int(content_key(problems)[:12], 16)
 
     @property
     def rows(self) -> int:
-        """Problems in an epoch, over all ranks."""
-        return len(self.problems)
+        """Rows in an epoch, over all ranks; problems, where they are not packed."""
+        return len(self._rows)
 
     def epoch_batches(self, rows: int | None = None) -> Iterator[Batch]:
-        """The first `rows` problems in their order, for scoring; moves no position. A rank may have fewer batches."""
+        """The first `rows` rows in their order, for scoring; moves no position. A rank may have fewer batches."""
         mine = range(self.rows if rows is None else min(rows, self.rows))[self._rank :: self._world]
         for first in range(0, len(mine), self.batch_size):
-            yield self._assemble([self.problems[index] for index in mine[first : first + self.batch_size]])
+            yield self._assemble([self._rows[index] for index in mine[first : first + self.batch_size]])
 
     def _maker(self) -> Callable[[int, int], Batch]:
         def make(first: int, stop: int) -> Batch:
             rows = shuffled(np.arange(first, stop), self.rows, self._seed)
-            return self._assemble([self.problems[row] for row in rows])
+            return self._assemble([self._rows[row] for row in rows])
 
         return make
 
-    def _assemble(self, problems: Sequence[EncodedProblem]) -> Batch:
-        tokens = np.full((len(problems), self._length), self._end, dtype=np.int64)
+    def _assemble(self, rows: Sequence[Sequence[int]]) -> Batch:
+        tokens = np.full((len(rows), self._length), self._end, dtype=np.int64)
         documents = np.full(tokens.shape, PADDING, dtype=np.int64)
-        for row, problem in enumerate(problems):
-            tokens[row, : len(problem.ids)] = problem.ids
-            documents[row, : len(problem.ids)] = 0
-        prompts = np.array([problem.prompt for problem in problems], dtype=np.int64)
-        targets = answer_targets(tokens, prompts, self._end)
+        targets = np.full(tokens.shape, NO_TARGET, dtype=np.int64)
+        for row, members in enumerate(rows):
+            at = 0
+            for number, index in enumerate(members):
+                problem = self.problems[index]
+                place = slice(at, at + len(problem.ids))
+                tokens[row, place], documents[row, place] = problem.ids, number
+                prompts = np.array([problem.prompt], dtype=np.int64)
+                targets[row, place] = answer_targets(problem.ids[None], prompts, self._end)[0]
+                targets[row, place][:-1][problem.given[1:]] = NO_TARGET
+                at = place.stop
         count = int((targets != NO_TARGET).sum())
         return Batch(tokens, targets, documents, count, int(self._token_bytes[targets].sum(dtype=np.int64)))
 
@@ -105,9 +137,32 @@ class ProblemLoader(Numbered[Batch]):
         return {"dataset": self._dataset, "sequence_length": self._length, "rows": self.rows, "seed": self._seed}
 
 
+def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of `sizes` in groups whose sum is at most `capacity`: each goes, the largest first, where the least room is left
+    over. Groups come in the order of their first members. Raises ValueError for a size above the capacity."""
+    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # room that is left -> groups
+    groups: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda index: (-sizes[index], index)):
+        if sizes[index] > capacity:
+            raise ValueError(f"best_fit: {sizes[index]} exceeds {capacity}")
+        room = next((room for room in range(sizes[index], capacity + 1) if by_room[room]), None)
+        if room is None:
+            groups.append([])
+            group, room = len(groups) - 1, capacity
+        else:
+            group = by_room[room].pop()
+        groups[group].append(index)
+        by_room[room - sizes[index]].append(group)
+    for group in groups:
+        group.sort()
+    return sorted(groups)
+
+
 def content_key(problems: Sequence[EncodedProblem]) -> str:
     """SHA-256 of all problems in their order."""
     found = hashlib.sha256()
     for problem in problems:
-        found.update(problem.prompt.to_bytes(4, "little") + problem.ids.astype("<i8").tobytes())
+        found.update(
+            problem.prompt.to_bytes(4, "little") + problem.ids.astype("<i8").tobytes() + problem.given.tobytes()
+        )
     return found.hexdigest()

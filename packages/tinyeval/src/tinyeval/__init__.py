@@ -3,6 +3,7 @@
 from tinyeval.likelihood import bits_per_byte
 from tinyeval.ngram import NgramModel
 from tinyeval.paired import PairedDifference, paired_difference
+from tinyeval.ranking import roc_auc
 from tinyeval.words import WordCoverage, vocabulary, word_coverage, words
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "WordCoverage",
     "bits_per_byte",
     "paired_difference",
+    "roc_auc",
     "vocabulary",
     "word_coverage",
     "words",

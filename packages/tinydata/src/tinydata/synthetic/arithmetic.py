@@ -11,11 +11,13 @@ negative, every division is exact, and a step uses the question's numbers and ea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from tinydata.documents import Document
 from tinydata.synthetic.arithmetic_phrases import PHRASES, Language, Phrases, Variants
 from tinydata.synthetic.chance import Chance
+from tinydata.synthetic.exercise import Exercise, Step
 from tinydata.synthetic.story_words import BOYS, GIRLS
 
 # Raise it with every change that changes a byte of what `arithmetic` yields.
@@ -34,27 +36,38 @@ def arithmetic(seed: int, count: int, language: Language = "english") -> Iterato
     if language not in PHRASES:
         raise ValueError(f"arithmetic: unknown language {language!r}, expected one of {', '.join(PHRASES)}")
     chance = Chance(f"arithmetic {language}", seed)
+    phrases = PHRASES[language]
     posed: set[bytes] = set()
     while len(posed) < count:
-        problem = _Problem(chance, PHRASES[language])
+        problem = Draft(chance, language)
         steps = chance.between(1, MAX_STEPS)
         if chance.happens(1 / 3):
-            _expression(problem, steps)
+            exercise = problem.exercise(expression, steps)
         else:
-            chance.choose(_WORD_PROBLEMS)(problem, steps)
-        text = problem.text()
+            exercise = problem.exercise(chance.choose(WORD_PROBLEMS), steps)
+        thoughts = f"<think>{exercise.thoughts()}</think>"
+        text = f"{phrases.question}: {exercise.question}\n{thoughts}\n{phrases.answer}: {exercise.answer}"
         digest = hashlib.blake2b(text.encode(), digest_size=12).digest()
         if digest not in posed:
             posed.add(digest)
             yield Document(text, "arithmetic", allow_special=True)
 
 
-class _Problem:
+class Pose(Protocol):
+    """Makes a problem of its kind out of what was drawn."""
+
+    __name__: str
+
+    def __call__(self, problem: Draft, steps: int, /) -> None: ...
+
+
+class Draft:
     """The sentences and steps of one problem while it is drawn."""
 
-    def __init__(self, chance: Chance, phrases: Phrases) -> None:
-        self.chance = chance
-        self.phrases = phrases
+    def __init__(self, chance: Chance, language: Language) -> None:
+        self.chance, self.language = chance, language
+        phrases = PHRASES[language]
+        self.phrases: Phrases = phrases
         name, friend, third = chance.distinct(_NAMES, 3)
         (items, how_many), (others, _) = chance.distinct(phrases.items, 2)
         self.world: dict[str, object] = {
@@ -67,27 +80,16 @@ class _Problem:
             "containers": chance.choose(phrases.containers),
         }
         self.sentences: list[str] = []
-        self.steps: list[str] = []
-        self.value = 0
+        self.steps: list[Step] = []
 
     def say(self, variants: Variants, **slots: object) -> None:
         self.sentences.append(self.chance.choose(variants).format(**(self.world | slots)))
 
     def calculate(self, explanations: Variants, a: int, operator: str, b: int) -> int:
         """Appends the step `a operator b`; its result is returned and is the answer so far."""
-        match operator:
-            case "+":
-                self.value = a + b
-            case "-":
-                self.value = a - b
-            case "*":
-                self.value = a * b
-            case _:
-                self.value = a // b
-        explanation = self.chance.choose(explanations).format(a=a, b=b)
-        call = f"<calc>{a}{operator}{b}</calc><result>{self.value}</result>"
-        self.steps.append(f"{explanation}: {call}" if explanation else call)
-        return self.value
+        value = {"+": a + b, "-": a - b, "*": a * b}[operator] if operator in "+-*" else a // b
+        self.steps.append(Step(self.chance.choose(explanations).format(a=a, b=b), a, operator, b, value))
+        return value
 
     def number(self) -> int:
         """2 or more: half of the numbers up to 20, most up to 100, some up to 999."""
@@ -97,19 +99,19 @@ class _Problem:
     def factor(self) -> int:
         return self.chance.between(2, 12)
 
-    def text(self) -> str:
-        question = " ".join(self.sentences)
-        thoughts = "\n".join(self.steps)
-        return f"{self.phrases.question}: {question}\n<think>{thoughts}</think>\n{self.phrases.answer}: {self.value}"
+    def exercise(self, pose: Pose, steps: int) -> Exercise:
+        """The problem that `pose` makes of it, in about `steps` steps."""
+        pose(self, steps)
+        return Exercise(pose.__name__.strip("_"), " ".join(self.sentences), tuple(self.steps), self.language)
 
 
-def _divisor(problem: _Problem, value: int) -> int | None:
+def _divisor(problem: Draft, value: int) -> int | None:
     """One of 2 to 12 that divides `value` into parts of at least 2, or None."""
     divisors = [divisor for divisor in range(2, 13) if value % divisor == 0 and value // divisor >= 2]
     return problem.chance.choose(divisors) if divisors else None
 
 
-def _expression(problem: _Problem, steps: int) -> None:
+def expression(problem: Draft, steps: int) -> None:
     """(12 + 7) * 3 - 4: grown from the inside, each step on the value so far, on its left or right side."""
     chance = problem.chance
     value = problem.number()
@@ -142,7 +144,7 @@ def _within(written: str, strength: int, needed: int) -> str:
     return written if strength >= needed else f"({written})"
 
 
-def _change(problem: _Problem, steps: int) -> None:
+def _change(problem: Draft, steps: int) -> None:
     """Somebody has some, gets more, gives away: a running total."""
     phrases = problem.phrases
     total = problem.number()
@@ -159,7 +161,7 @@ def _change(problem: _Problem, steps: int) -> None:
     problem.say(phrases.total_now)
 
 
-def _groups(problem: _Problem, steps: int) -> None:
+def _groups(problem: Draft, steps: int) -> None:
     """Equal groups, then more or fewer, then perhaps shared equally."""
     phrases = problem.phrases
     a, b = problem.factor(), problem.chance.between(2, 30)
@@ -182,7 +184,7 @@ def _groups(problem: _Problem, steps: int) -> None:
     problem.say(phrases.groups_total)
 
 
-def _shopping(problem: _Problem, steps: int) -> None:
+def _shopping(problem: Draft, steps: int) -> None:
     """One or two things at a price; an even number of steps ends with the money that is left."""
     phrases = problem.phrases
     a, b = problem.factor(), problem.chance.between(2, 40)
@@ -199,7 +201,7 @@ def _shopping(problem: _Problem, steps: int) -> None:
         problem.say(phrases.cost)
 
 
-def _compare(problem: _Problem, steps: int) -> None:
+def _compare(problem: Draft, steps: int) -> None:
     """Times as many, and fewer than: two or three people together."""
     phrases = problem.phrases
     a, b = problem.chance.between(2, 50), problem.factor()
@@ -224,7 +226,7 @@ def _compare(problem: _Problem, steps: int) -> None:
     problem.say(phrases.three_together)
 
 
-def _travel(problem: _Problem, steps: int) -> None:
+def _travel(problem: Draft, steps: int) -> None:
     """One or two stretches at a speed; an even number of steps asks for the way that is left."""
     phrases = problem.phrases
     a, b = problem.chance.between(2, 120), problem.factor()
@@ -241,7 +243,7 @@ def _travel(problem: _Problem, steps: int) -> None:
         problem.say(phrases.distance)
 
 
-def _rectangle(problem: _Problem, steps: int) -> None:
+def _rectangle(problem: Draft, steps: int) -> None:
     """Area (1 step), perimeter (2), fence (3), and the money left after the fence (4)."""
     phrases = problem.phrases
     a, b = problem.chance.between(2, 60), problem.chance.between(2, 60)
@@ -264,14 +266,14 @@ def _rectangle(problem: _Problem, steps: int) -> None:
         _take_from_more(problem, phrases.paid, phrases.change_step, cost)
 
 
-def _take_from_more(problem: _Problem, says: Variants, explains: Variants, total: int) -> None:
+def _take_from_more(problem: Draft, says: Variants, explains: Variants, total: int) -> None:
     """Out of a larger amount than `total`, what is left."""
     amount = total + problem.chance.between(2, 50)
     problem.say(says, b=amount)
     problem.calculate(explains, amount, "-", total)
 
 
-_WORD_PROBLEMS: tuple[Callable[[_Problem, int], None], ...] = (
+WORD_PROBLEMS: tuple[Pose, ...] = (
     _change,
     _groups,
     _shopping,
