@@ -193,15 +193,22 @@ def _unknown(name: str, grammar: Grammar) -> str:
     return f"unknown option --{name}; {hint}"
 
 
-def parse(app: str, argv: Sequence[str], default: str = "demo") -> Request:
+def parse(
+    app: str,
+    argv: Sequence[str],
+    default: str = "demo",
+    base: Callable[[str | None], tuple[str, dict[str, Any]]] | None = None,
+) -> Request:
     """The request that `argv` makes of `app`, whose recipe is `default` where none is named.
 
+    base: name and mapping of the recipe that is asked for (None: of none), in place of the recipes that all apps share.
     Prints and leaves with 0 for `--help` and `--list-recipes`.
     """
     from apps.common import command_help, fit, forecast, horizon, recipes
 
     def keys() -> list[str]:
-        return [row.key for row in command_help.rows(recipes.load(default))]
+        known = recipes.load(default) if base is None else recipes.from_dict(base(None)[1])
+        return [row.key for row in command_help.rows(known)]
 
     grammar = Grammar(
         PRETRAIN_OPTIONS,
@@ -217,6 +224,9 @@ def parse(app: str, argv: Sequence[str], default: str = "demo") -> Request:
     asked = horizon.read(arguments, resuming=resume is not None)
     if asked.dial is not None:
         name, (mapping, derived) = asked.dial.name, asked.dial.turn(asked.tokens)
+    elif base is not None and resume is None:
+        asked_for = arguments.options.get("recipe")
+        (name, mapping), derived = base(asked_for if isinstance(asked_for, str) else None), ()
     else:
         (name, mapping), derived = _base(arguments, resume, default), ()
     if "help" in arguments.options:

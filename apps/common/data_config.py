@@ -1,4 +1,4 @@
-"""What a recipe may learn from, as values: sources of text and their tokenizer, word problems (puzzles: `puzzle_config`).
+"""What a recipe may learn from, as values: sources of text and their tokenizer (`problem_config`, `puzzle_config`: the rest).
 
 Each field says in its `help` metadata what `--help` prints; each class checks its own fields and raises `ConfigError`
 with the key in front, to which the loader adds the path.
@@ -7,9 +7,9 @@ with the key in front, to which the loader adds the path.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from apps.common.config_fields import described, not_negative, positive, share
+from apps.common.config_fields import described, positive, share
 from apps.common.mixture_config import WeightConfig
 from tinycore.config import ConfigError, Family
 from tinydata.mixture import Mixture, MixtureError
@@ -173,30 +173,3 @@ class TextData(DataConfig, kind="text"):
         share(self, "validation", "test")
         if self.validation <= 0 or self.validation + self.test > 0.9:
             raise ConfigError("validation: needs more than 0, and at most 0.9 together with test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemData(DataConfig, kind="problems"):
-    """Word problems with worked answers, as GSM8K writes them; only the answer is learned."""
-
-    path: str | None = described('JSONL with "question" and "answer" a line; null: the dataset on the hub', None)
-    name: str = described("dataset on the hub, as owner/name", "openai/gsm8k")
-    config: str | None = described("its configuration", "main")
-    annotations: Literal["strip", "calls"] = described("calculator annotations: left out, or calls of a tool", "strip")
-    tokenizer: TokenizerConfig = field(
-        default_factory=lambda: TrainedTokenizer(vocab_size=1024), metadata={"help": "what a token is"}
-    )
-    sequence_length: int = described("tokens a row; longer problems are left out, and counted", 256)
-    validation: float = described("share of the problems, chosen by hash of the question", 0.05)
-    exact: int = described("held-out problems that are answered at each validation, to count exact matches", 64)
-    answer_tokens: int = described("longest answer that is written then", 200)
-
-    @property
-    def positions(self) -> int:
-        return self.sequence_length
-
-    def __post_init__(self) -> None:
-        positive(self, "sequence_length", "answer_tokens")
-        not_negative(self, "exact")
-        if not 0 < self.validation <= 0.5:
-            raise ConfigError(f"validation: {self.validation} is not above 0 and at most .5")

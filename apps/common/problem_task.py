@@ -1,29 +1,29 @@
-"""Learning to answer word problems: bits per byte of held-out answers, and how many are right to the number.
+"""Learning to answer problems: bits per byte of held-out answers, and how many are right by value, tools answered.
 
-val_exact   share of the first `data.exact` held-out problems whose greedy answer ends in the right number
+val_exact         share of the first `data.exact` held-out problems whose greedy answer is the right one
+val_exact/FORM    of those whose solution is in one form
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import nn
 
-import tinycore
-from apps.common.data_config import ProblemData
+from apps.common import tool_use
+from apps.common.generator import ModelGenerator
 from apps.common.language_task import LanguageTask
+from apps.common.problem_config import AnsweredData
 from apps.common.problems import PreparedProblems
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.samples import Sampler
 from apps.common.validation import Validator
 from tinycore import Decoder, objectives
-from tinydata import ProblemLoader, final_answer
-
-AT_ONCE = 32  # problems that are answered in one batch
+from tinydata import ProblemLoader
+from tinyreason import Answers, final_answer
 
 
 class ProblemTask(LanguageTask):
@@ -31,21 +31,26 @@ class ProblemTask(LanguageTask):
 
     def __init__(self, recipe: Recipe, prepared: PreparedProblems, world: World) -> None:
         self.world, self.recipe, self.prepared, self.tokenizer = world, recipe, prepared, prepared.tokenizer
-        assert isinstance(recipe.data, ProblemData)
+        assert isinstance(recipe.data, AnsweredData)
         self.data = recipe.data
         sizes = (prepared.tokenizer, recipe.data.positions, recipe.micro_batch(world.size), world.index, world.size)
-        self.loader = ProblemLoader(prepared.train, *sizes, seed=recipe.train.seed)
+        self.loader = ProblemLoader(prepared.train, *sizes, seed=recipe.train.seed, packed=recipe.data.packed)
         self.held_out = ProblemLoader(prepared.validation, *sizes)
         rows = recipe.train.validate_rows
         self.validator, self.seen = Validator(world, self.held_out, rows), Validator(world, self.loader, rows)
-        self.sampler = Sampler(recipe.sample, self.tokenizer, recipe.train.seed)
+        self.toolbox = tool_use.toolbox(self.tokenizer) if recipe.data.tags else None
+        self.sampler = Sampler(recipe.sample, self.tokenizer, recipe.train.seed, self.toolbox)
         self.objective = objectives.of(recipe.model)
+        asked = prepared.written[: recipe.data.exact]
+        self.labels = sorted({problem.label for problem in asked if problem.label})
 
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """As of text, and the exact matches."""
         found = super().validate(model)
-        right, asked = self.world.total(*self._answered(model, self.data.exact))
-        return found | ({"val_exact": right / asked} if asked else {})
+        counts = self.world.total(*self._answered(model, self.data.exact))
+        names = ["val_exact", *(f"val_exact/{label}" for label in self.labels)]
+        pairs = zip(names, counts[::2], counts[1::2], strict=True)
+        return found | {name: right / asked for name, right, asked in pairs if asked}
 
     def seconds(self, model: Any, timed: Callable[[Callable[[], object]], float]) -> tuple[float, float]:
         """As of text, and the answers, timed on a few."""
@@ -55,33 +60,22 @@ class ProblemTask(LanguageTask):
         return validation + answers, samples
 
     @torch.no_grad()
-    def _answered(self, model: Any, count: int) -> tuple[int, int]:
-        """(right, asked) of this process's share of the first `count` held-out problems."""
-        problems = self.prepared.validation[:count]
-        mine = range(len(problems))[self.world.index :: self.world.size]
-        right = 0
-        for first in range(0, len(mine), AT_ONCE):
-            chosen = mine[first : first + AT_ONCE]
-            prompts = [problems[index].ids[: problems[index].prompt].tolist() for index in chosen]
-            with self.world.accelerator.autocast():
-                found = tinycore.generate(
-                    _decoder(model),
-                    prompts,
-                    max_new_tokens=self.data.answer_tokens,
-                    temperature=0.0,
-                    stop=[self.tokenizer.end_id],
-                )
-            for index, (generation,) in zip(chosen, found, strict=True):
-                ids = [token for token in generation.ids if token < self.tokenizer.vocab_size]
-                right += same_number(
-                    final_answer(self.tokenizer.decode(ids, skip_special=True)), self.prepared.answers[index]
-                )
-        return right, len(mine)
-
-
-def same_number(found: str | None, wanted: str) -> bool:
-    """Whether both are numbers, and the same."""
-    return found is not None and Fraction(found) == Fraction(wanted)
+    def _answered(self, model: Any, count: int) -> list[int]:
+        """right, asked; then the same of each label: this process's share of the first `count` held-out problems."""
+        problems = self.prepared.written[:count][self.world.index :: self.world.size]
+        generator = ModelGenerator(_decoder(model), self.tokenizer, self.toolbox)
+        with self.world.accelerator.autocast():
+            answers = generator.generate(
+                [problem.prompt for problem in problems], n=1, max_tokens=self.data.answer_tokens, temperature=0.0
+            )
+        counts = {name: [0, 0] for name in ("", *self.labels)}
+        for problem, (completion,) in zip(problems, answers, strict=True):
+            found = final_answer(completion.text)
+            right = found is not None and Answers().equal(found, problem.answer)
+            for name in {"", problem.label}:
+                counts[name][0] += right
+                counts[name][1] += 1
+        return [number for pair in counts.values() for number in pair]
 
 
 def _decoder(model: Any) -> Decoder:

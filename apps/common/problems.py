@@ -1,29 +1,46 @@
-"""From word problems to encoded rows: read, split by the question's hash, tokenized; too long ones left out and counted."""
+"""From problems to encoded rows: read or made, split by the question's hash, tokenized; too long ones left out and counted."""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import tinydata
 from apps.common.console import Console
-from apps.common.data_config import HubTokenizer, ProblemData, TokenizerFile, TrainedTokenizer
+from apps.common.data_config import HubTokenizer, TokenizerFile, TrainedTokenizer
 from apps.common.errors import BadRequest
-from tinydata import Document, EncodedProblem, Tokenizer, WordProblem, encode_problems, split_of, train_tokenizer
+from apps.common.problem_config import AnsweredData, ExerciseData, ProblemData
+from tinydata import Document, EncodedProblem, Tokenizer, encode_problems, split_of, train_tokenizer
+from tinydata.documents import Split
 from tinydata.problem_loader import content_key
 from tinydata.special_tokens import SPECIAL_TOKENS
+from tinydata.synthetic.exercise import Exercise, Form
+from tinydata.synthetic.exercises import exercises
+
+
+@dataclass(frozen=True)
+class Written:
+    """A problem as text: what is asked, what is answered, the answer alone, and by what it is counted ("" for nothing)."""
+
+    prompt: str
+    solution: str
+    answer: str
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class PreparedProblems:
-    """Encoded problems to train on and to score; `answers`: the numbers that are right for the latter."""
+    """Encoded problems to train on and to score; `written`: the texts of the latter."""
 
     tokenizer: Tokenizer
     train: list[EncodedProblem]
     validation: list[EncodedProblem]
-    answers: list[str]
+    written: list[Written]
 
     @cached_property
     def dataset(self) -> dict[str, str]:
@@ -46,61 +63,87 @@ class PreparedProblems:
         return self.content[:16]
 
 
-def prepare(data: ProblemData, vocab_size: int, console: Console) -> PreparedProblems:
+def prepare(data: AnsweredData, vocab_size: int, console: Console) -> PreparedProblems:
     """The problems of `data` for a model of `vocab_size` tokens. Raises SourceError, TokenizerError or BadRequest."""
-    source = tinydata.Gsm8k(data.path) if data.path else tinydata.Gsm8k.from_hub(data.name, data.config)
-    sides: dict[str, list[WordProblem]] = {"train": [], "validation": []}
-    for problem in source.problems():
-        sides[split_of(problem.question, {"validation": data.validation})].append(problem)
+    if isinstance(data, ExerciseData):
+        name = "exercises"
+        sides = {side: list(written(data, side)) for side in ("train", "validation")}
+    else:
+        assert isinstance(data, ProblemData)
+        name, sides = _read(data, console)
     for side, found in sides.items():
         if not found:
-            raise BadRequest(
-                f"data: none of the problems of {source.name} fell into the {side} split; give more problems"
-            )
-    pairs = {side: [_texts(problem, data) for problem in found] for side, found in sides.items()}
-    tokenizer = _tokenizer(data, pairs["train"])
+            raise BadRequest(f"data: none of the problems of {name} fell into the {side} split; give more problems")
+    tokenizer = _tokenizer(data, sides["train"])
     if tokenizer.vocab_size > vocab_size:
         raise BadRequest(
             f"model.vocab_size: {vocab_size} has no row for every one of the tokenizer's {tokenizer.vocab_size} tokens"
         )
-    encoded, left_out, kept = {}, 0, []
-    for side, found in pairs.items():
-        rows = encode_problems(found, tokenizer, calls=data.annotations == "calls")
+    encoded: dict[str, list[EncodedProblem]] = {}
+    left_out, kept = 0, []
+    for side, found in sides.items():
+        rows = encode_problems([(one.prompt, one.solution) for one in found], tokenizer, calls=data.tags)
         short = [index for index, row in enumerate(rows) if len(row.ids) <= data.sequence_length]
         left_out += len(rows) - len(short)
         encoded[side] = [rows[index] for index in short]
-        kept = [sides[side][index].answer for index in short]
+        kept = [found[index] for index in short]
         if not short:
             raise BadRequest(
                 f"data.sequence_length: every problem of the {side} split is longer than {data.sequence_length}"
             )
-    for reason, count in sorted(source.skipped.items()):
-        console.say(f"{source.name}: left out {count:,} {reason}")
     if left_out:
-        console.say(f"{source.name}: left out {left_out:,} problems of more than {data.sequence_length} tokens")
-    console.say(
-        f"{source.name}: {len(encoded['train']):,} problems to train on, {len(encoded['validation']):,} held out"
-    )
+        console.say(f"{name}: left out {left_out:,} problems of more than {data.sequence_length} tokens")
+    console.say(f"{name}: {len(encoded['train']):,} problems to train on, {len(encoded['validation']):,} held out")
     return PreparedProblems(tokenizer, encoded["train"], encoded["validation"], kept)
 
 
-def _texts(problem: WordProblem, data: ProblemData) -> tuple[str, str]:
-    reasoning = problem.reasoning if data.annotations == "strip" else problem.with_calls(result=None)
-    return f"{problem.question}\n", f"{reasoning}\n#### {problem.answer}"
+def generated(data: ExerciseData, side: Split, seed: int | None = None) -> Iterator[Exercise]:
+    """Exercises of one side, as many as there are among `data.problems`; which side one is on does not depend on the seed, so
+    those of another are unseen as well."""
+    shares = {"validation": data.validation, "test": data.test}
+    made = exercises(
+        data.seed if seed is None else seed, data.problems, data.kinds, data.language, data.steps, data.digits
+    )
+    return (exercise for exercise in made if split_of(exercise.question, shares) == side)
 
 
-def _tokenizer(data: ProblemData, pairs: list[tuple[str, str]]) -> Tokenizer:
+def written(data: ExerciseData, side: Split) -> Iterator[Written]:
+    """`generated`, each in one of the recipe's forms, drawn by the question's hash."""
+    forms = [(cast(Form, name), weight) for name, weight in data.forms.items() if weight > 0]
+    limits = list(itertools.accumulate(weight for _, weight in forms))
+    for exercise in generated(data, side):
+        digest = hashlib.blake2b(f"form {exercise.question}".encode(), digest_size=8).digest()
+        drawn = int.from_bytes(digest, "big") / 2**64 * limits[-1]
+        form = forms[min(bisect.bisect_right(limits, drawn), len(forms) - 1)][0]
+        yield Written(exercise.prompt(form), exercise.solution(form), exercise.answer, form)
+
+
+def _read(data: ProblemData, console: Console) -> tuple[str, dict[str, list[Written]]]:
+    source = tinydata.Gsm8k(data.path) if data.path else tinydata.Gsm8k.from_hub(data.name, data.config)
+    sides: dict[str, list[Written]] = {"train": [], "validation": []}
+    for problem in source.problems():
+        reasoning = problem.with_calls() if data.tags else problem.reasoning
+        solution = f"{reasoning}\n#### {problem.answer}"
+        sides[split_of(problem.question, {"validation": data.validation})].append(
+            Written(f"{problem.question}\n", solution, problem.answer)
+        )
+    for reason, count in sorted(source.skipped.items()):
+        console.say(f"{source.name}: left out {count:,} {reason}")
+    return source.name, sides
+
+
+def _tokenizer(data: AnsweredData, found: Sequence[Written]) -> Tokenizer:
     wanted = data.tokenizer
     if isinstance(wanted, TokenizerFile):
         return Tokenizer.load(wanted.path)
     if isinstance(wanted, HubTokenizer):
         return Tokenizer.from_hub(wanted.name)
     assert isinstance(wanted, TrainedTokenizer)
-    tags = [token for token in SPECIAL_TOKENS if data.annotations == "calls"]
+    tags = [token for token in SPECIAL_TOKENS if data.tags]
 
     def documents() -> Iterator[Document]:
-        for question, answer in pairs:
-            text = question + answer
+        for problem in found:
+            text = problem.prompt + problem.solution
             for tag in tags:
                 text = text.replace(tag, "")
             yield Document(text, "problems")

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from apps.common.config_fields import described, not_negative, positive, share
 from apps.common.data_config import DataConfig, TextData, TrainedTokenizer
 from apps.common.puzzle_config import PuzzleData
+from apps.common.verdict_config import VerdictData
 from tinycore import ModelConfig
 from tinycore.config import ConfigError, Family, unknown
 from tinycore.ffns.experts import expert_names
@@ -258,6 +259,8 @@ class Recipe:
             self._check_puzzles(self.data)
         if isinstance(self.data, TextData):
             self._check_text(self.data)
+        if isinstance(self.data, VerdictData) and "value" not in self.model.heads:
+            raise ConfigError("model.heads: verdicts are learned by a value head; add value: {}")
 
     def _check_puzzles(self, data: PuzzleData) -> None:
         if data.positions != self.model.max_seq_len:

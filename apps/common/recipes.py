@@ -19,7 +19,6 @@ from apps.common import strict_yaml
 from apps.common.data_config import (
     DataConfig,
     HubTokenizer,
-    ProblemData,
     TextData,
     TokenizerConfig,
     TokenizerFile,
@@ -27,8 +26,10 @@ from apps.common.data_config import (
 )
 from apps.common.errors import BadRequest
 from apps.common.overrides import Override
+from apps.common.problem_config import AnsweredData
 from apps.common.puzzle_config import PuzzleData
 from apps.common.recipe import Recipe, SampleConfig
+from apps.common.verdict_config import VerdictData
 from tinycore.config import dump, field_types
 from tinycore.config import load as load_strictly
 
@@ -105,7 +106,7 @@ def _sizes(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:
     if isinstance(described, PuzzleData):
         found = {"vocab_size": described.vocabulary, "max_seq_len": described.positions}
         return {name: found[name] for name in left}
-    assert isinstance(described, TextData | ProblemData)
+    assert isinstance(described, TextData | AnsweredData | VerdictData)
     return {"vocab_size": _vocabulary(described.tokenizer)} if "vocab_size" in left else {}
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import tinycore
 import tinydata
+from apps.common import tool_use
 from apps.common.recipe import SampleConfig
 from apps.common.run_directory import sample_heading
 from tinycore import Decoder
+from tinyreason import Toolbox
 
 
 class Sampler:
     """Continues a recipe's prompts."""
 
-    def __init__(self, config: SampleConfig, tokenizer: tinydata.Tokenizer, seed: int) -> None:
-        self.config, self.tokenizer, self.seed = config, tokenizer, seed
+    def __init__(
+        self, config: SampleConfig, tokenizer: tinydata.Tokenizer, seed: int, toolbox: Toolbox | None = None
+    ) -> None:
+        """toolbox: answers calls that samples make."""
+        self.config, self.tokenizer, self.seed, self.toolbox = config, tokenizer, seed, toolbox
 
     def __call__(self, model: Decoder, step: int) -> str:
         """The section of samples.md for `step`: prompt and continuation as an indented block each."""
@@ -28,6 +33,7 @@ class Sampler:
             top_p=self.config.top_p,
             stop=[end],
             seed=self.seed,
+            hooks=[] if self.toolbox is None else [tool_use.session(self.toolbox, self.tokenizer)],
         )
         blocks = [self._block(prompt, generations[0].ids) for prompt, generations in zip(prompts, found, strict=True)]
         return "\n".join([sample_heading(step), *blocks])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from apps.common.console import Console
 from apps.common.data_config import TextData, TokenizerFile, TrainedTokenizer
 from apps.common.errors import RunError
 from apps.common.mirror import Mirror
+from apps.common.problem_config import AnsweredData
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
 from apps.common.tasks import Prepared
+from apps.common.verdict_config import VerdictData
 from tinycore import Decoder
 
 
@@ -72,6 +75,10 @@ def first_model(recipe: Recipe, prepared: Prepared, lineage: list[dict[str, Any]
     if lineage and lineage[0].get("event") == "init-from":
         origin = Path(lineage[0]["checkpoint"])
         model = checkpoints.load_model(origin)
+        if recipe.model.heads.keys() > model.config.heads.keys():
+            torch.manual_seed(recipe.train.seed)
+            with contextlib.suppress(ValueError):  # what else differs is told below
+                model = tinycore.surgery.with_heads(model, recipe.model)
         _require_same_model(origin, model, recipe, prepared)
         return model
     torch.manual_seed(recipe.train.seed)
@@ -97,7 +104,7 @@ def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[
 def with_tokenizer_of(origin: Path, recipe: Recipe, console: Console) -> Recipe:
     """Weights know ids, not words: a recipe that would train a tokenizer, or names one that has moved, takes that of
     the weights."""
-    if not isinstance(recipe.data, TextData):
+    if not isinstance(recipe.data, TextData | AnsweredData | VerdictData):
         return recipe
     file, wanted = origin / "tokenizer.json", recipe.data.tokenizer
     gone = isinstance(wanted, TokenizerFile) and not Path(wanted.path).exists()

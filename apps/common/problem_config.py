@@ -1,0 +1,107 @@
+"""Problems with worked answers that a recipe may learn from, as values: GSM8K and its like, and generated exercises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from apps.common.config_fields import described, not_negative, positive, share
+from apps.common.data_config import DataConfig, TokenizerConfig, TrainedTokenizer
+from tinycore.config import ConfigError
+from tinydata.synthetic.arithmetic import MAX_STEPS
+from tinydata.synthetic.exercise import FORMS
+from tinydata.synthetic.exercises import KINDS, MAX_DIGITS
+
+Kind = Literal["words", "expression", "multiplication"]
+assert get_args(Kind) == KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweredData:
+    """What problems of all kinds share: only the answer is learned, and of it nothing that a tool writes."""
+
+    tokenizer: TokenizerConfig = field(
+        default_factory=lambda: TrainedTokenizer(vocab_size=1024), metadata={"help": "what a token is"}
+    )
+    sequence_length: int = described("tokens a row; longer problems are left out, and counted", 256)
+    validation: float = described("share of the problems, chosen by hash of the question", 0.05)
+    packed: bool = described("train on rows of as many problems as fit, each for itself; false: one a row", True)
+    exact: int = described("held-out problems that are answered at each validation, to count exact matches", 64)
+    answer_tokens: int = described("longest answer that is written then", 200)
+
+    def __post_init__(self) -> None:
+        positive(self, "sequence_length", "answer_tokens")
+        not_negative(self, "exact")
+        if not 0 < self.validation <= 0.5:
+            raise ConfigError(f"validation: {self.validation} is not above 0 and at most .5")
+
+    @property
+    def positions(self) -> int:
+        return self.sequence_length
+
+    @property
+    def tags(self) -> bool:
+        """Whether answers have tags in them, calls of tools among them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemData(AnsweredData, DataConfig, kind="problems"):
+    """Word problems with worked answers, as GSM8K writes them."""
+
+    path: str | None = described('JSONL with "question" and "answer" a line; null: the dataset on the hub', None)
+    name: str = described("dataset on the hub, as owner/name", "openai/gsm8k")
+    config: str | None = described("its configuration", "main")
+    annotations: Literal["strip", "calls"] = described(
+        "calculator annotations: left out, or calls of a tool and what it answers", "strip"
+    )
+
+    @property
+    def tags(self) -> bool:
+        return self.annotations == "calls"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExerciseData(AnsweredData, DataConfig, kind="exercises"):
+    """Generated arithmetic with verified solutions: by hand, by calculator, by program, or with none."""
+
+    kinds: tuple[Kind, ...] = described("kinds of problems, as many of each", ("words", "multiplication"))
+    forms: dict[str, float] = field(
+        default_factory=lambda: {"calculator": 1.0},
+        metadata={"help": f"share of the solutions in each form: {', '.join(FORMS)}"},
+    )
+    language: Literal["english", "spanish"] = described("of questions and solutions", "english")
+    steps: tuple[int, int] = described("fewest and most calculations of a word problem", (1, MAX_STEPS))
+    digits: int = described("digits of the factors of a multiplication", 3)
+    problems: int = described("different problems, all sides together", 20_000)
+    seed: int = described("of the problems", 0)
+    test: float = described("share of the problems that is neither trained on nor scored in training", 0.1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "problems")
+        not_negative(self, "seed")
+        share(self, "test")
+        if self.validation + self.test > 0.9:
+            raise ConfigError("validation: leaves nothing to train on together with test")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise ConfigError("kinds: takes at least one kind, each once")
+        if not 1 <= self.steps[0] <= self.steps[1] <= MAX_STEPS:
+            raise ConfigError(f"steps: {list(self.steps)} are not within 1 to {MAX_STEPS}, the fewest first")
+        if not 1 <= self.digits <= MAX_DIGITS:
+            raise ConfigError(f"digits: {self.digits} is not between 1 and {MAX_DIGITS}")
+        for name, weight in self.forms.items():
+            if name not in FORMS:
+                raise ConfigError(f"forms: unknown form '{name}'; there are {', '.join(FORMS)}")
+            if not weight >= 0:
+                raise ConfigError(f"forms: {weight} of '{name}' is negative")
+        if not sum(self.forms.values()) > 0:
+            raise ConfigError("forms: takes at least one form with a share above 0")
+
+    @property
+    def tags(self) -> bool:
+        return True
+
+    @property
+    def next_command(self) -> str:
+        return 'uv run apps/reason {} "What is 347 * 892?"'

@@ -1,0 +1,1 @@
+"""Scores of trained models on unseen problems: `uv run apps/evaluate --help`."""

@@ -1,0 +1,203 @@
+"""`uv run apps/evaluate RUN`: how many unseen exercises a model solves, by kind of problem and form of solution."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from apps.common import command_help, command_line, files, processes, solver
+from apps.common.command_line import Arguments, Grammar, Option
+from apps.common.console import Console
+from apps.common.errors import BadRequest
+from apps.common.markdown import table
+from apps.common.problems import generated
+from apps.common.solver import Solver
+from tinydata.synthetic.exercise import FORMS, Exercise, Form
+from tinydata.synthetic.exercises import KINDS
+from tinyreason import Answers, Completion, ExecutionVerifier, final_answer
+
+SEED = 1_000_003  # of problems that no training asks for: their side is the test side in any case
+OPTIONS = {
+    "problems": Option("unseen problems of each kind (default: 500)", "N"),
+    "kinds": Option(f"which kinds: {', '.join(KINDS)} (default: those of the run's recipe)", "NAME,NAME"),
+    "forms": Option(f"which forms: {', '.join(FORMS)} (default: those of the run's recipe)", "NAME,NAME"),
+    "no-tools": Option("leave calls of tools unanswered"),
+    "max-tokens": Option("longest answer (default: the recipe's)", "N"),
+    "seed": Option(f"of the problems (default: {SEED})", "N"),
+    "out": Option("write the results there as JSON", "FILE"),
+    "device": command_line.DEVICE,
+    "json": command_line.JSON,
+    "help": command_line.HELP,
+}
+EXAMPLES = (
+    ("everything it learned, 500 problems of each kind", "uv run apps/evaluate runs/arithmetic"),
+    (
+        "multiplications alone, with the calculator and without",
+        "uv run apps/evaluate runs/arithmetic --kinds multiplication --forms calculator,hand,once",
+    ),
+    ("what the calculator is worth", "uv run apps/evaluate runs/arithmetic --forms calculator --no-tools"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Problems of one kind in one form: how many, of how many the answer was right, of how many the program printed it (None:
+    no programs), and what they cost."""
+
+    kind: str
+    form: Form
+    problems: int
+    right: int
+    executed: int | None
+    tokens: int
+    calls: int
+    failed_calls: int
+    seconds: float
+
+    @property
+    def exact(self) -> float:
+        return self.right / self.problems
+
+    @property
+    def error(self) -> float:
+        """Standard error of `exact`."""
+        return math.sqrt(self.exact * (1 - self.exact) / self.problems)
+
+    def row(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "kind": self.kind,
+            "form": self.form,
+            "problems": self.problems,
+            "exact": self.exact,
+            "standard_error": self.error,
+            "executed": None if self.executed is None else self.executed / self.problems,
+            "tokens_per_answer": self.tokens / self.problems,
+            "calls_per_answer": self.calls / self.problems,
+            "failed_calls": self.failed_calls,
+            "seconds": self.seconds,
+        }
+
+
+def run() -> int:
+    """Do what the command line asks; the exit status."""
+    arguments = command_line.take_apart(sys.argv[1:], Grammar(OPTIONS, words="RUN"))
+    if "help" in arguments.options:
+        summary = "Score a model on exercises that it has never seen, by kind and form, tools answered."
+        command_help.print_app_help("evaluate", summary, "RUN|CHECKPOINT", OPTIONS, EXAMPLES)
+        return 0
+    if len(arguments.words) != 1:
+        raise BadRequest("give one run or checkpoint, such as runs/arithmetic")
+    console = Console(json="json" in arguments.options)
+    model = solver.load(Path(arguments.words[0]), processes.device_type(arguments.text("device", "auto"), 1))
+    if not model.learned:
+        console.warn(
+            f"{model.checkpoint}: did not learn exercises; uv run apps/finetune {arguments.words[0]} teaches them"
+        )
+    kinds = _named(arguments, "kinds", KINDS, model.data.kinds)
+    forms = _named(arguments, "forms", FORMS, [form for form in FORMS if model.data.forms.get(form, 0) > 0])
+    count = arguments.whole("problems", 500)
+    cells = []
+    with console.counting(f"solving {count:,} problems of each kind and form", len(kinds) * len(forms)) as counting:
+        for kind in kinds:
+            problems = unseen(model, kind, count, arguments.whole("seed", SEED, least=0))
+            for form in forms:
+                cells.append(_solve(model, kind, cast(Form, form), problems, arguments))
+                counting.advance()
+    console.say(shown(cells))
+    found = {
+        "checkpoint": str(model.checkpoint),
+        "tools": "no-tools" not in arguments.options,
+        "cells": [cell.row() for cell in cells],
+    }
+    if (out := arguments.path("out")) is not None:
+        files.write_json(out, found)
+        console.say(f"results: {out}")
+    console.result(found)
+    return 0
+
+
+def unseen(model: Solver, kind: str, count: int, seed: int = SEED) -> list[Exercise]:
+    """`count` problems of one kind that the model was neither trained nor scored on in training: of the test side."""
+    data = replace(solver.with_problems(model.data, count), kinds=(kind,), seed=seed)
+    found = []
+    for exercise in generated(data, "test"):
+        found.append(exercise)
+        if len(found) == count:
+            return found
+    raise BadRequest(
+        f"--problems: only {len(found)} problems of kind {kind} were found on the test side; ask for fewer"
+    )
+
+
+def _solve(model: Solver, kind: str, form: Form, problems: list[Exercise], arguments: Arguments) -> Cell:
+    began = time.perf_counter()
+    generator = model.generator("no-tools" not in arguments.options)
+    answers = generator.generate(
+        [problem.prompt(form) for problem in problems],
+        n=1,
+        max_tokens=arguments.whole("max-tokens", model.data.answer_tokens),
+        temperature=0.0,
+    )
+    completions = [row[0] for row in answers]
+    executed = sum(map(_printed, completions, problems)) if form == "program" else None
+    calls = [call for completion in completions for call in completion.calls]
+    return Cell(
+        kind,
+        form,
+        len(problems),
+        sum(map(_right, completions, problems)),
+        executed,
+        sum(completion.tokens for completion in completions),
+        len(calls),
+        sum(call.failed for call in calls),
+        time.perf_counter() - began,
+    )
+
+
+def _right(completion: Completion, problem: Exercise) -> bool:
+    """Whether the text's answer is the problem's."""
+    answer = final_answer(completion.text)
+    return answer is not None and Answers().equal(answer, problem.answer)
+
+
+def _printed(completion: Completion, problem: Exercise) -> bool:
+    """Whether the last program that the text ran printed the problem's answer, whatever the text then says."""
+    programs = [step for step in ExecutionVerifier().steps(completion.text) if step.kind == "code"]
+    return bool(programs) and Answers().equal(programs[-1].claimed, problem.answer)
+
+
+def _named(arguments: Arguments, option: str, known: tuple[str, ...], default: Any) -> list[str]:
+    text = arguments.text(option, "")
+    names = [name.strip() for name in text.split(",") if name.strip()] or list(default)
+    for name in names:
+        if name not in known:
+            raise BadRequest(f"--{option}: {name!r} is none of {', '.join(known)}")
+    return names
+
+
+def shown(cells: list[Cell]) -> str:
+    """The table."""
+    head = ["problems", "solved", "n", "right", "program printed it", "tokens an answer", "calls an answer", "s"]
+    rows = [
+        [
+            cell.kind,
+            cell.form,
+            str(cell.problems),
+            f"{cell.exact:.1%} +- {cell.error:.1%}",
+            "" if cell.executed is None else f"{cell.executed / cell.problems:.1%}",
+            f"{cell.tokens / cell.problems:.0f}",
+            f"{cell.calls / cell.problems:.1f}",
+            f"{cell.seconds:.0f}",
+        ]
+        for cell in cells
+    ]
+    return table(head, rows)
+
+
+if __name__ == "__main__":
+    command_line.main(run)

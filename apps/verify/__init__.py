@@ -1,0 +1,1 @@
+"""A verifier for a generator: sampled, labelled by execution, trained, and measured: `uv run apps/verify --help`."""
