@@ -78,7 +78,7 @@ class ModelGenerator:
                     self.text(row.ids) if row.text is None else row.text,
                     len(row.ids),
                     row.finish,
-                    sum(row.logprobs),
+                    sum(value for value, forced in zip(row.logprobs, row.forced, strict=True) if not forced),
                     () if hook is None else hook.calls(prompt, sample),
                 )
                 for sample, row in enumerate(samples)

@@ -11,6 +11,7 @@ Each part is kept and not made again: the same command goes on where it was. Exi
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ NUMBERS = (1, 2, 4, 8, 16, 32, 64)
 OPTIONS = {
     "kinds": Option(f"kinds of problems: {', '.join(KINDS)} (default: words)", "NAME,NAME"),
     "form": Option(f"form of the answers: {', '.join(FORMS)} (default: hand)", "NAME", choices=FORMS),
+    "steps": Option("fewest and most calculations of a word problem (default: the recipe's)", "N-N"),
     "problems": Option("problems that the verifier learns from (default: 1000)", "N"),
     "samples": Option("answers to each of them (default: 8)", "N"),
     "labels": Option(
@@ -129,10 +131,12 @@ def _sampled(
     seed = arguments.whole("seed", 0, least=0)
     kinds = [name for name in arguments.text("kinds", "words").split(",") if name]
     form = cast(Form, arguments.text("form", "hand"))
+    steps = _steps(arguments, generator.data.steps)
     settings: dict[str, Any] = {
         "generator": str(generator.checkpoint),
         "side": side,
         "kinds": kinds,
+        "steps": list(steps),
         "form": form,
         problems: count,
         samples: each,
@@ -143,7 +147,7 @@ def _sampled(
     if before is not None:
         console.say(f"{path}: {len(before):,} problems, sampled before")
         return before
-    asked = _problems(generator, side, kinds, count, seed)
+    asked = _problems(generator, side, kinds, steps, count, seed)
     with console.counting(f"sampling {each} answers to each of {count:,} problems", each * count) as counting:
         found = sampling.sample(
             generator.generator(), asked, form, each, settings["max_tokens"], seed, counting.advance
@@ -152,15 +156,25 @@ def _sampled(
     return found
 
 
-def _problems(generator: Solver, side: Split, kinds: list[str], count: int, seed: int) -> list[Exercise]:
+def _steps(arguments: Arguments, default: tuple[int, int]) -> tuple[int, int]:
+    text = arguments.text("steps", f"{default[0]}-{default[1]}")
+    found = re.fullmatch(r"(\d)(?:-(\d))?", text, re.ASCII)
+    if found is None:
+        raise BadRequest(f"--steps: {text!r} is not of the form 3-4")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _problems(
+    generator: Solver, side: Split, kinds: list[str], steps: tuple[int, int], count: int, seed: int
+) -> list[Exercise]:
     data = solver.with_problems(generator.data, count)
-    try:
-        data = replace(data, kinds=tuple(kinds), seed=2_000_003 + seed)
-    except ConfigError as error:
-        raise BadRequest(f"--kinds: {error}") from None
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None:
         raise BadRequest(f"--kinds: {unknown!r} is none of {', '.join(KINDS)}")
+    try:
+        data = replace(data, kinds=tuple(kinds), steps=steps, seed=2_000_003 + seed)
+    except ConfigError as error:
+        raise BadRequest(f"--{error}") from None
     found = []
     for exercise in generated(data, side):
         found.append(exercise)

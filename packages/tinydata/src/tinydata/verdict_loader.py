@@ -64,7 +64,7 @@ def encode_verdicts(verdicts: Sequence[Verdict], tokenizer: Tokenizer) -> list[E
 
 
 class VerdictLoader(Numbered[VerdictBatch]):
-    """Batches of `batch_size` rows of `sequence_length` slots."""
+    """Batches of `batch_size` rows, each as long as its longest answer, which has at most `sequence_length` tokens."""
 
     def __init__(
         self,
@@ -106,7 +106,8 @@ class VerdictLoader(Numbered[VerdictBatch]):
         return make
 
     def _assemble(self, verdicts: Sequence[EncodedVerdict]) -> VerdictBatch:
-        tokens = np.full((len(verdicts), self._length), self._end, dtype=np.int64)
+        longest = max(len(verdict.ids) for verdict in verdicts)
+        tokens = np.full((len(verdicts), longest), self._end, dtype=np.int64)
         documents = np.full(tokens.shape, PADDING, dtype=np.int64)
         labels = np.full(tokens.shape, UNKNOWN, dtype=np.int64)
         for row, verdict in enumerate(verdicts):

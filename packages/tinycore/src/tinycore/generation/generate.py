@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Generation:
     """A finished row: new ids (a stop id included), the model's log-probability of each, and why it ended.
 
     `text` is the decoded new text, cut before the stop string that ended it; None without `decode`. `skipped`: the
-    tokens that were chosen among candidates only (`Selective`).
+    tokens that were chosen among candidates only (`Selective`). `forced`: of each id, whether a hook's and no choice.
     """
 
     ids: list[int]
@@ -38,6 +38,7 @@ class Generation:
     finish: Finish
     text: str | None = None
     skipped: int = 0
+    forced: list[bool] = field(default_factory=list)
 
 
 def generate(
@@ -230,7 +231,14 @@ def _finished(tokens: list[Token], stop_strings: list[str], decode: Decode | Non
         text = decode(ids)
         cuts = [at for at in (text.find(stop) for stop in stop_strings) if at >= 0]
         text = text[: min(cuts)] if cuts else text
-    return Generation(ids, [token.logprob for token in tokens], ended, text, sum(not token.full for token in tokens))
+    return Generation(
+        ids,
+        [token.logprob for token in tokens],
+        ended,
+        text,
+        sum(not token.full for token in tokens),
+        [token.forced for token in tokens],
+    )
 
 
 def _check(model: Decoder, prompts: list[list[int]], n: int, ending: Ending) -> None:

@@ -1,0 +1,1 @@
+"""Several stages as one recipe, each resumable: `uv run apps/pipeline --help`."""

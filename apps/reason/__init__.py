@@ -1,0 +1,1 @@
+"""Ask a trained model, see how it comes to its answer: `uv run apps/reason --help`."""
