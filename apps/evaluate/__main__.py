@@ -115,6 +115,7 @@ def run() -> int:
         "cells": [cell.row() for cell in cells],
     }
     if (out := arguments.path("out")) is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(out, found)
         console.say(f"results: {out}")
     console.result(found)

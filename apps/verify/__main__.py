@@ -11,6 +11,7 @@ Each part is kept and not made again: the same command goes on where it was. Exi
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from dataclasses import replace
@@ -205,7 +206,10 @@ def _train(generator: Solver, out: Path, arguments: Arguments) -> int:
     new = ["--init-from", str(generator.checkpoint), "--out", str(target)]
     begin = ["--resume", str(target)] if _begun(target) else new
     request = command_line.parse("verify", [*begin, *given], base=lambda name: ("verifier", mapping))
-    return carry_out(replace(request, json=False), "apps.verify", sys.argv[1:])
+    # the session's own lines are not this app's result
+    aside = contextlib.redirect_stdout(sys.stderr) if "json" in arguments.options else contextlib.nullcontext()
+    with aside:
+        return carry_out(replace(request, json=False), "apps.verify", sys.argv[1:])
 
 
 def _begun(path: Path) -> bool:
