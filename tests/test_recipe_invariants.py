@@ -87,7 +87,11 @@ def held(invariant: str, plain: str) -> None:
     testing.CHECKS[invariant](tinycore.ModelConfig.from_dict(json.loads(plain)))
 
 
-@pytest.mark.parametrize("invariant", INVARIANTS)
+# that mixers mix is held by their members' own tests each time, for whole recipes where slow tests are asked for
+@pytest.mark.parametrize(
+    "invariant",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "mixes" else []) for name in INVARIANTS],
+)
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipe(name: str, invariant: str) -> None:
     plain = shrunk(recipes.load(name).model)

@@ -157,7 +157,7 @@ def test_activations_are_what_autograd_keeps(name: str, rows: int, length: int, 
 
 @PRECISIONS
 @EVERY_SHAPE
-@pytest.mark.parametrize("accumulated", [False, True])
+@pytest.mark.parametrize("accumulated", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_peak_is_what_the_allocator_hands_out(name: str, product_bytes: int, accumulated: bool) -> None:
     rows, length = 16, 128
     model = tinycore.build(SHAPES[name])

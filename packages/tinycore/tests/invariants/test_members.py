@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import get_args
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import pytest
 
@@ -25,8 +26,19 @@ def held(invariant: str, plain: str) -> None:
     testing.CHECKS[invariant](tinycore.ModelConfig.from_dict(json.loads(plain)))
 
 
-@pytest.mark.parametrize("invariant", testing.CHECKS)
-@pytest.mark.parametrize("member", MEMBERS, ids=str)
+def cases() -> Iterator[Any]:
+    """Every member with every invariant. Compiling takes the longest: of a member's examples the first is compiled each time,
+    the others where slow tests are asked for."""
+    seen: set[tuple[str, str]] = set()
+    for member in MEMBERS:
+        again = (member.family, member.kind) in seen
+        seen.add((member.family, member.kind))
+        for invariant in testing.CHECKS:
+            marks = [pytest.mark.slow] if again and invariant == "compiled" else []
+            yield pytest.param(member, invariant, marks=marks, id=f"{member}-{invariant}")
+
+
+@pytest.mark.parametrize(("member", "invariant"), cases())
 def test_invariant(member: testing.Member, invariant: str) -> None:
     if invariant not in testing.exemptions(member.config):
         held(invariant, json.dumps(member.config.to_dict(), sort_keys=True))
