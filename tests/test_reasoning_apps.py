@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +20,7 @@ from apps.common import solver
 from apps.common.errors import BadRequest
 from apps.common.problem_config import ExerciseData
 from apps.common.problems import generated
+from apps.evaluate import refinement
 from apps.evaluate.__main__ import run as evaluate
 from apps.evaluate.__main__ import unseen
 from apps.pipeline import plan
@@ -29,6 +30,7 @@ from apps.verify import curves, sampling
 from apps.verify.__main__ import run as verify
 from apps.verify.sampling import Sampled
 from tinydata import split_of
+from tinydata.synthetic.exercise import Exercise, Step
 from tinyreason import Call, Completion, ExecutionVerifier, Spent, majority_vote
 from tinyreason.test_time import Candidate, Chosen
 
@@ -62,7 +64,7 @@ stages:
   - name: scores
     app: evaluate
     from: tools
-    options: {problems: 6, max-tokens: 6}
+    options: {problems: 6, max-tokens: 6, rounds: 1}
 """
 APPS = {"evaluate": evaluate, "verify": verify, "reason": reason}
 
@@ -154,6 +156,15 @@ def test_a_stopped_pipeline_goes_on(pipeline: Path) -> None:
         ({"stages": [{"name": "a", "app": "pretrain", "recipe": {"model": {}}}]}, "recipe.model: the pipeline names"),
         ({"stages": [{"name": "a", "app": "pretrain", "recipe": {}, "from": "a"}]}, "begins with fresh weights"),
         ({"stages": [{"name": "../a", "app": "pretrain", "recipe": {}}]}, "is not a name of lower-case letters"),
+        (
+            {
+                "stages": [
+                    {"name": "a", "app": "pretrain", "recipe": {}},
+                    {"name": "b", "app": "evaluate", "from": "a", "options": {"verifier": "{c}/verifier"}},
+                ]
+            },
+            "options.verifier: there is no earlier stage 'c'",
+        ),
         ({"model": None}, "model: takes the model"),
         ({"stages": 2 * [{"name": "a", "app": "pretrain", "recipe": {}}]}, "there are two stages 'a'"),
     ],
@@ -189,6 +200,7 @@ def test_evaluation_counts_what_it_says(
         itertools.product(["words", "multiplication"], ["calculator", "program"])
     )
     assert all(cell["problems"] == 6 and 0 <= cell["exact"] <= 1 for cell in cells)
+    assert all(len(cell["rounds"]) == 2 for cell in cells)
     status, found, _ = call("evaluate", out / "tools", "--kinds", "words", "--forms", "once", "--problems", 3, "--json")
     assert status == 0
     assert [cell["form"] for cell in found["cells"]] == ["once"]
@@ -196,6 +208,34 @@ def test_evaluation_counts_what_it_says(
         call("evaluate", out / "tools", "--forms", "twice")
     with pytest.raises(BadRequest, match="give one run or checkpoint"):
         call("evaluate")
+
+
+class Improving:
+    """Writes 1, then 2, then 3 and again 1 after an attempt."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def generate(self, prompts: list[str], **settings: Any) -> list[list[Completion]]:
+        self.asked.append(prompts)
+        return [[Completion(f"<think>x</think>\nAnswer: {(len(self.asked) - 1) % 3 + 1}")] for _ in prompts]
+
+
+def test_rounds_of_refinement_are_counted_and_judged() -> None:
+    problems = [Exercise("x", f"number {number}?", (Step("", 1, "+", number, 1 + number),)) for number in (0, 1, 2)]
+    free = Improving()
+    found = refinement.rounds(cast(Any, free), problems, "calculator", 3, 9)
+    assert [one.right for one in found] == [1, 1, 1, 1]
+    assert [(one.mended, one.spoilt) for one in found] == [(0, 0), (1, 1), (1, 1), (1, 1)]
+    assert free.asked[1][0] == "Question: number 0?\nBy calculator:\nx\nAnswer: 1\nBetter:\n"
+
+    class Likes:
+        def score_all(self, answers: list[tuple[str, str]]) -> list[float]:
+            assert all(prompt.endswith("By calculator:\n") for prompt, _ in answers)
+            return [{"1": 0.2, "2": 0.9, "3": 0.5}[text[-1]] for _, text in answers]
+
+    judged = refinement.rounds(cast(Any, Improving()), problems, "calculator", 3, 9, cast(Any, Likes()))
+    assert [(one.right, one.mended, one.spoilt) for one in judged] == [(1, 0, 0), (1, 1, 1), (1, 0, 0), (1, 0, 0)]
 
 
 def test_what_is_scored_was_never_trained_on(stages: tuple[Path, dict[str, Any]]) -> None:

@@ -70,6 +70,9 @@ class ExerciseData(AnsweredData, DataConfig, kind="exercises"):
         default_factory=lambda: {"calculator": 1.0},
         metadata={"help": f"share of the solutions in each form: {', '.join(FORMS)}"},
     )
+    again: float = described(
+        "share of the problems that are asked with an attempt, half of these flawed, to be improved", 0.0
+    )
     language: Literal["english", "spanish"] = described("of questions and solutions", "english")
     steps: tuple[int, int] = described("fewest and most calculations of a word problem", (1, MAX_STEPS))
     digits: int = described("digits of the factors of a multiplication", 3)
@@ -81,7 +84,7 @@ class ExerciseData(AnsweredData, DataConfig, kind="exercises"):
         super().__post_init__()
         positive(self, "problems")
         not_negative(self, "seed")
-        share(self, "test")
+        share(self, "test", "again")
         if self.validation + self.test > 0.9:
             raise ConfigError("validation: leaves nothing to train on together with test")
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):

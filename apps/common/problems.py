@@ -19,6 +19,7 @@ from tinydata import Document, EncodedProblem, Tokenizer, encode_problems, split
 from tinydata.documents import Split
 from tinydata.problem_loader import content_key
 from tinydata.special_tokens import SPECIAL_TOKENS
+from tinydata.synthetic.chance import Chance
 from tinydata.synthetic.exercise import Exercise, Form
 from tinydata.synthetic.exercises import exercises
 
@@ -115,7 +116,12 @@ def written(data: ExerciseData, side: Split) -> Iterator[Written]:
         digest = hashlib.blake2b(f"form {exercise.question}".encode(), digest_size=8).digest()
         drawn = int.from_bytes(digest, "big") / 2**64 * limits[-1]
         form = forms[min(bisect.bisect_right(limits, drawn), len(forms) - 1)][0]
-        yield Written(exercise.prompt(form), exercise.solution(form), exercise.answer, form)
+        chance = Chance(f"again {exercise.question}", data.seed)
+        prompt = exercise.prompt(form)
+        if chance.happens(data.again):
+            attempt = exercise.flawed(chance) if chance.happens(0.5) else exercise
+            prompt = exercise.prompt_again(form, attempt.solution(form))
+        yield Written(prompt, exercise.solution(form), exercise.answer, form)
 
 
 def _read(data: ProblemData, console: Console) -> tuple[str, dict[str, list[Written]]]:

@@ -16,6 +16,9 @@ from apps.common.errors import BadRequest
 from apps.common.markdown import table
 from apps.common.problems import generated
 from apps.common.solver import Solver
+from apps.common.value_scorer import ValueScorer
+from apps.evaluate import refinement
+from apps.evaluate.refinement import Round
 from tinydata.synthetic.exercise import FORMS, Exercise, Form
 from tinydata.synthetic.exercises import KINDS
 from tinyreason import Answers, Completion, ExecutionVerifier, final_answer
@@ -25,6 +28,8 @@ OPTIONS = {
     "problems": Option("unseen problems of each kind (default: 500)", "N"),
     "kinds": Option(f"which kinds: {', '.join(KINDS)} (default: those of the run's recipe)", "NAME,NAME"),
     "forms": Option(f"which forms: {', '.join(FORMS)} (default: those of the run's recipe)", "NAME,NAME"),
+    "rounds": Option("let it improve each answer so many times, and count again (default: 0)", "N"),
+    "verifier": Option("with --rounds: a run with a value head that decides whether a new answer is taken", "RUN"),
     "no-tools": Option("leave calls of tools unanswered"),
     "max-tokens": Option("longest answer (default: the recipe's)", "N"),
     "seed": Option(f"of the problems (default: {SEED})", "N"),
@@ -38,6 +43,10 @@ EXAMPLES = (
     (
         "multiplications alone, with the calculator and without",
         "uv run apps/evaluate runs/arithmetic --kinds multiplication --forms calculator,hand,once",
+    ),
+    (
+        "refinement, by a model that was taught it",
+        "uv run apps/evaluate runs/refine --kinds words --forms calculator --rounds 3",
     ),
     ("what the calculator is worth", "uv run apps/evaluate runs/arithmetic --forms calculator --no-tools"),
 )
@@ -57,6 +66,7 @@ class Cell:
     calls: int
     failed_calls: int
     seconds: float
+    refined: tuple[Round, ...] = ()
 
     @property
     def exact(self) -> float:
@@ -80,6 +90,7 @@ class Cell:
             "calls_per_answer": self.calls / self.problems,
             "failed_calls": self.failed_calls,
             "seconds": self.seconds,
+            "rounds": [one._asdict() for one in self.refined],
         }
 
 
@@ -102,11 +113,12 @@ def run() -> int:
     forms = _named(arguments, "forms", FORMS, [form for form in FORMS if model.data.forms.get(form, 0) > 0])
     count = arguments.whole("problems", 500)
     cells = []
+    judge = _judge(model, arguments)
     with console.counting(f"solving {count:,} problems of each kind and form", len(kinds) * len(forms)) as counting:
         for kind in kinds:
             problems = unseen(model, kind, count, arguments.whole("seed", SEED, least=0))
             for form in forms:
-                cells.append(_solve(model, kind, cast(Form, form), problems, arguments))
+                cells.append(_solve(model, kind, cast(Form, form), problems, arguments, judge))
                 counting.advance()
     console.say(shown(cells))
     found = {
@@ -135,7 +147,23 @@ def unseen(model: Solver, kind: str, count: int, seed: int = SEED) -> list[Exerc
     )
 
 
-def _solve(model: Solver, kind: str, form: Form, problems: list[Exercise], arguments: Arguments) -> Cell:
+def _judge(model: Solver, arguments: Arguments) -> ValueScorer | None:
+    path = arguments.path("verifier")
+    if path is None:
+        return None
+    verifier = solver.load(path, next(model.model.parameters()).device.type)
+    solver.same_tokens(model, verifier)
+    return verifier.scorer()
+
+
+def _solve(
+    model: Solver,
+    kind: str,
+    form: Form,
+    problems: list[Exercise],
+    arguments: Arguments,
+    judge: ValueScorer | None,
+) -> Cell:
     began = time.perf_counter()
     generator = model.generator("no-tools" not in arguments.options)
     answers = generator.generate(
@@ -147,6 +175,8 @@ def _solve(model: Solver, kind: str, form: Form, problems: list[Exercise], argum
     completions = [row[0] for row in answers]
     executed = sum(map(_printed, completions, problems)) if form == "program" else None
     calls = [call for completion in completions for call in completion.calls]
+    count, longest = arguments.whole("rounds", 0, least=0), arguments.whole("max-tokens", model.data.answer_tokens)
+    refined = refinement.rounds(generator, problems, form, count, longest, judge) if count else []
     return Cell(
         kind,
         form,
@@ -157,6 +187,7 @@ def _solve(model: Solver, kind: str, form: Form, problems: list[Exercise], argum
         len(calls),
         sum(call.failed for call in calls),
         time.perf_counter() - began,
+        tuple(refined),
     )
 
 
@@ -197,7 +228,22 @@ def shown(cells: list[Cell]) -> str:
         ]
         for cell in cells
     ]
-    return table(head, rows)
+    text = table(head, rows)
+    if any(cell.refined for cell in cells):
+        refined = [
+            [
+                cell.kind,
+                cell.form,
+                str(number),
+                f"{one.right / cell.problems:.1%}",
+                f"{one.mended}" if number else "",
+                f"{one.spoilt}" if number else "",
+            ]
+            for cell in cells
+            for number, one in enumerate(cell.refined)
+        ]
+        text += "\n\n" + table(["problems", "solved", "rounds", "right", "mended", "spoilt"], refined)
+    return text
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _write_recipe(stage: Stage, wanted: Plan, out: Path) -> None:
 def _arguments(stage: Stage, out: Path, seed: int, begun: bool) -> list[str]:
     """The stage's command line behind the app's name."""
     target = out / stage.name
-    options = [part for name, value in stage.options.items() for part in (f"--{name}", value)]
+    options = stage.arguments(out)
     if stage.trains:
         if begun:
             return ["--resume", str(target)]

@@ -1,4 +1,7 @@
-"""A pipeline's file as values: stages in order, each an app with its recipe or options and the stage it begins from."""
+"""A pipeline's file as values: stages in order, each an app with its recipe or options and the stage it begins from.
+
+`{NAME}` in an option is the folder of that earlier stage.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from apps.common.errors import BadRequest
 
 DIRECTORY = Path(__file__).parent
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
+_STAGE = re.compile(r"\{([^{}]*)\}")
 _KEYS = {"name", "app", "from", "recipe", "options"}
 
 
@@ -46,6 +50,11 @@ class Stage:
     @property
     def trains(self) -> bool:
         return APPS[self.app].trains
+
+    def arguments(self, out: Path) -> list[str]:
+        """The options as words of a command line, for a pipeline in `out`."""
+        resolved = {key: _STAGE.sub(lambda name: str(out / name[1]), value) for key, value in self.options.items()}
+        return [word for key, value in resolved.items() for word in (f"--{key}", value)]
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,10 @@ def _stage(entry: Any, where: str, before: list[Stage]) -> Stage:
     recipe, options = entry.get("recipe"), entry.get("options", {})
     if not isinstance(options, Mapping):
         raise BadRequest(f"{where}.options: is not a mapping of option and value")
+    for key, value in options.items():
+        named = set(_STAGE.findall(str(value))) - {stage.name for stage in before}
+        if named:
+            raise BadRequest(f"{where}.options.{key}: there is no earlier stage {min(named)!r}")
     if APPS[app].trains != (recipe is not None) or not isinstance(recipe, str | Mapping | None):
         raise BadRequest(f"{where}.recipe: {'takes a name or a mapping' if APPS[app].trains else f'{app} has none'}")
     if isinstance(recipe, Mapping) and "model" in recipe:

@@ -47,7 +47,13 @@ def _told(stage: Stage, result: Mapping[str, Any]) -> str:
             ]
             for cell in result["cells"]
         ]
-        return table(["problems", "solved", "n", "right", "program printed it"], rows)
+        text = table(["problems", "solved", "n", "right", "program printed it"], rows)
+        rounds = [
+            [str(number), f"{one['right'] / cell['problems']:.1%}", str(one["mended"]), str(one["spoilt"])]
+            for cell in result["cells"]
+            for number, one in enumerate(cell["rounds"])
+        ]
+        return f"{text}\n\n{table(['rounds of refinement', 'right', 'mended', 'spoilt'], rounds)}" if rounds else text
     if stage.app == "verify":
         points = [curves.Point(**point) for point in result["curves"]]
         about = f"{result['problems']} problems, {result['samples']} samples each; AUC {result['auc']:.3f}."
