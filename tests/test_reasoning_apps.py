@@ -357,7 +357,7 @@ def test_answers_that_are_all_wrong_teach_nothing(
         call("verify", stages[0] / "tools", *few)
     with pytest.raises(BadRequest, match="--kinds: 'sums' is none of words"):
         call("verify", stages[0] / "tools", "--kinds", "sums", "--out", tmp_path / "w")
-    with pytest.raises(BadRequest, match=r"--steps: '9-x' is not of the form 3-4"):
+    with pytest.raises(BadRequest, match=r"--steps: '9-x' is not of the form 2-4"):
         call("verify", stages[0] / "tools", "--steps", "9-x", "--out", tmp_path / "w")
 
 

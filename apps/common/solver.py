@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apps.common import checkpoints, files, recipes, run_record, tool_use
+from apps.common.command_line import Arguments
 from apps.common.errors import BadRequest
 from apps.common.generator import ModelGenerator
 from apps.common.problem_config import ExerciseData
 from apps.common.value_scorer import ValueScorer
 from tinycore import Decoder
 from tinydata import Tokenizer
+from tinydata.synthetic.arithmetic import MAX_STEPS
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,13 @@ def with_problems(data: ExerciseData, count: int) -> ExerciseData:
     """`data` with enough problems that `count` of a side of a tenth are among them."""
     share = min(data.validation, data.test) or 0.1
     return replace(data, problems=max(int(1.5 * count / share), 1000))
+
+
+def steps(arguments: Arguments, data: ExerciseData) -> tuple[int, int]:
+    """What `--steps 2-4` asks for, that of `data` without it. Raises BadRequest."""
+    text = arguments.text("steps", f"{data.steps[0]}-{data.steps[1]}")
+    found = re.fullmatch(r"([1-9])(?:-([1-9]))?", text, re.ASCII)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found is not None else (0, 0)
+    if not 1 <= first <= last <= MAX_STEPS:
+        raise BadRequest(f"--steps: {text!r} is not of the form 2-4, within 1 to {MAX_STEPS}")
+    return first, last

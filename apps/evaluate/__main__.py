@@ -28,6 +28,7 @@ OPTIONS = {
     "problems": Option("unseen problems of each kind (default: 500)", "N"),
     "kinds": Option(f"which kinds: {', '.join(KINDS)} (default: those of the run's recipe)", "NAME,NAME"),
     "forms": Option(f"which forms: {', '.join(FORMS)} (default: those of the run's recipe)", "NAME,NAME"),
+    "steps": Option("fewest and most calculations of a word problem (default: the recipe's)", "N-N"),
     "rounds": Option("let it improve each answer so many times, and count again (default: 0)", "N"),
     "verifier": Option("with --rounds: a run with a value head that decides whether a new answer is taken", "RUN"),
     "no-tools": Option("leave calls of tools unanswered"),
@@ -112,6 +113,7 @@ def run() -> int:
     kinds = _named(arguments, "kinds", KINDS, model.data.kinds)
     forms = _named(arguments, "forms", FORMS, [form for form in FORMS if model.data.forms.get(form, 0) > 0])
     count = arguments.whole("problems", 500)
+    model = replace(model, data=replace(model.data, steps=solver.steps(arguments, model.data)))
     cells = []
     judge = _judge(model, arguments)
     with console.counting(f"solving {count:,} problems of each kind and form", len(kinds) * len(forms)) as counting:

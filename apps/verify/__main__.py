@@ -12,7 +12,6 @@ Each part is kept and not made again: the same command goes on where it was. Exi
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +37,6 @@ from apps.common.solver import Solver
 from apps.pretrain.__main__ import carry_out
 from apps.verify import curves, sampling
 from apps.verify.sampling import Labels, Sampled
-from tinycore.config import ConfigError
 from tinydata.documents import Split
 from tinydata.synthetic.exercise import FORMS, Exercise, Form
 from tinydata.synthetic.exercises import KINDS
@@ -132,7 +130,7 @@ def _sampled(
     seed = arguments.whole("seed", 0, least=0)
     kinds = [name for name in arguments.text("kinds", "words").split(",") if name]
     form = cast(Form, arguments.text("form", "hand"))
-    steps = _steps(arguments, generator.data.steps)
+    steps = solver.steps(arguments, generator.data)
     settings: dict[str, Any] = {
         "generator": str(generator.checkpoint),
         "side": side,
@@ -157,25 +155,14 @@ def _sampled(
     return found
 
 
-def _steps(arguments: Arguments, default: tuple[int, int]) -> tuple[int, int]:
-    text = arguments.text("steps", f"{default[0]}-{default[1]}")
-    found = re.fullmatch(r"(\d)(?:-(\d))?", text, re.ASCII)
-    if found is None:
-        raise BadRequest(f"--steps: {text!r} is not of the form 3-4")
-    return int(found[1]), int(found[2] or found[1])
-
-
 def _problems(
     generator: Solver, side: Split, kinds: list[str], steps: tuple[int, int], count: int, seed: int
 ) -> list[Exercise]:
-    data = solver.with_problems(generator.data, count)
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None:
         raise BadRequest(f"--kinds: {unknown!r} is none of {', '.join(KINDS)}")
-    try:
-        data = replace(data, kinds=tuple(kinds), steps=steps, seed=2_000_003 + seed)
-    except ConfigError as error:
-        raise BadRequest(f"--{error}") from None
+    wanted = solver.with_problems(generator.data, count)
+    data = replace(wanted, kinds=tuple(kinds), steps=steps, seed=2_000_003 + seed)
     found = []
     for exercise in generated(data, side):
         found.append(exercise)
