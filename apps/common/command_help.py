@@ -34,6 +34,15 @@ EXAMPLES = {
         ("go on after a stop", "uv run apps/pretrain --resume runs/demo"),
         ("look before you leap", "uv run apps/pretrain --recipe brandon-110m-v2 --dry-run"),
     ),
+    "finetune": (
+        ("a trained run learns arithmetic, with tools", "uv run apps/finetune runs/demo --out runs/arithmetic"),
+        (
+            "problems of your own, in the form of GSM8K",
+            "uv run apps/finetune runs/mine --recipe gsm8k --data.path my.jsonl",
+        ),
+        ("go on after a stop", "uv run apps/finetune --resume runs/arithmetic"),
+        ("look before you leap", "uv run apps/finetune runs/demo --dry-run"),
+    ),
     "puzzle": (
         ("the default recipe: Sudoku 4x4, a few minutes on a laptop", "uv run apps/puzzle"),
         ("harder ones", "uv run apps/puzzle --recipe trm-sudoku-6x6 --out runs/six"),
@@ -45,8 +54,10 @@ EXAMPLES = {
 }
 SUMMARY = {
     "pretrain": "Train a language model from raw text: tokenizer, data, training, checkpoints, samples, report.",
+    "finetune": "Train a model that is trained already to answer problems, with tools where its tokenizer has their tags.",
     "puzzle": "Train a model that answers puzzles in place; `evaluate RUN` and `show RUN` use it.",
 }
+WORDS = {"finetune": "RUN "}  # what stands before the options
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,8 @@ def print_help(app: str, recipe_name: str, mapping: Mapping[str, Any]) -> None:
     out = _Printer()
     out.line(SUMMARY[app])
     out.line()
-    out.line(f"[bold green]Usage:[/] [bold cyan]uv run apps/{app}[/] [cyan]\\[OPTIONS] \\[--DOTTED.KEY VALUE]...[/]")
+    usage = escape(f"{WORDS.get(app, '')}[OPTIONS] [--DOTTED.KEY VALUE]...")
+    out.line(f"[bold green]Usage:[/] [bold cyan]uv run apps/{app}[/] [cyan]{usage}[/]")
     out.options(PRETRAIN_OPTIONS)
     out.head("Keys", f"with the value they have now (recipe {recipe_name}); type and meaning beside")
     for row in rows(recipe):

@@ -207,7 +207,10 @@ def parse(
     from apps.common import command_help, fit, forecast, horizon, recipes
 
     def keys() -> list[str]:
-        known = recipes.load(default) if base is None else recipes.from_dict(base(None)[1])
+        try:
+            known = recipes.load(default) if base is None else recipes.from_dict(base(None)[1])
+        except ValueError:  # a default that does not fit is no reason to be silent about the word that is to be mended
+            return []
         return [row.key for row in command_help.rows(known)]
 
     grammar = Grammar(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from tinydata import Tokenizer
 from tinyreason import Completion, Toolbox
 
 AT_ONCE = 64  # rows that are decoded as one batch
+REPEATED = 1_000_003  # what the seed grows by with each time that a prompt comes again
 
 
 @dataclass
@@ -41,18 +43,24 @@ class ModelGenerator:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[list[Completion]]:
-        """As `tinyreason.Generator`. A prompt that leaves no room in the context gives completions with finish "error"."""
+        """As `tinyreason.Generator`. A prompt that leaves no room in the context gives completions with finish "error".
+
+        A completion follows from its prompt, the seed, its number among the n, and how often the prompt came before.
+        """
         asked = [[self.tokenizer.end_id, *ids] for ids in self.tokenizer.encode_batch(prompts, self.trusted)]
         fits = [index for index, ids in enumerate(asked) if len(ids) < self.model.config.max_seq_len]
         found = [[Completion("", finish="error")] * n for _ in prompts]
-        step = max(1, AT_ONCE // n)
-        for first in range(0, len(fits), step):
-            chosen = fits[first : first + step]
-            rows = self._decoded([asked[index] for index in chosen], n, max_tokens, temperature, stop, seed)
-            for index, completions in zip(chosen, rows, strict=True):
-                found[index] = completions
-            if self.told is not None:
-                self.told(min(first + step, len(fits)) * n, len(fits) * n)
+        step, done = max(1, AT_ONCE // n), 0
+        for again, members in enumerate(_by_occurrence(prompts, fits)):
+            for first in range(0, len(members), step):
+                chosen = members[first : first + step]
+                ids = [asked[index] for index in chosen]
+                rows = self._decoded(ids, n, max_tokens, temperature, stop, seed + REPEATED * again)
+                for index, completions in zip(chosen, rows, strict=True):
+                    found[index] = completions
+                done += len(chosen)
+                if self.told is not None:
+                    self.told(done * n, len(fits) * n)
         return found
 
     def _decoded(
@@ -92,10 +100,24 @@ class ModelGenerator:
         return self.tokenizer.decode(known)
 
 
+def _by_occurrence(prompts: Sequence[str], indices: Sequence[int]) -> list[list[int]]:
+    """`indices` of prompts that come for the first time, for the second, ..."""
+    levels: list[list[int]] = []
+    seen: Counter[str] = Counter()
+    for index in indices:
+        level = seen[prompts[index]]
+        seen[prompts[index]] += 1
+        if level == len(levels):
+            levels.append([])
+        levels[level].append(index)
+    return levels
+
+
 def harmless(text: str, tokenizer: Tokenizer) -> str:
     """`text` with the names of special tokens broken, for a user's part of a trusted prompt."""
     for name in tokenizer.special:
-        text = text.replace(name, f"&lt;{name[1:]}" if name.startswith("<") else f"{name[:1]} {name[1:]}")
+        broken = f"{name[0]} {name[1:]}" if len(name) > 1 else " "
+        text = text.replace(name, f"&lt;{name[1:]}" if name.startswith("<") else broken)
     return text
 
 

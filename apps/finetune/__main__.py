@@ -22,15 +22,15 @@ USAGE = "give a trained run or checkpoint first: uv run apps/finetune runs/demo 
 def run() -> int:
     """Do what the command line asks; the exit status."""
     arguments = sys.argv[1:]
-    if arguments and not arguments[0].startswith("-"):
+    if "--help" in arguments or "-h" in arguments:
+        request = command_line.parse("finetune", ["--help"], DEFAULT, lambda name: _base(name, None))
+    elif arguments and not arguments[0].startswith("-"):
         origin, rest = Path(arguments[0]), arguments[1:]
         request = command_line.parse(
             "finetune", [*rest, "--init-from", str(origin)], DEFAULT, lambda name: _base(name, origin)
         )
     elif any(argument.partition("=")[0] == "--resume" for argument in arguments):
         request = command_line.parse("finetune", arguments, DEFAULT)
-    elif "--help" in arguments or "-h" in arguments:
-        request = command_line.parse("finetune", ["--help"], DEFAULT, lambda name: _base(name, None))
     else:
         raise BadRequest(USAGE)
     return carry_out(request, "apps.finetune", arguments)

@@ -82,13 +82,17 @@ def with_heads(model: Decoder, config: ModelConfig) -> Decoder:
     heads = {name: head for name, head in config.heads.items() if name in model.config.heads}
     if replace(config, heads=heads) != model.config:
         raise ValueError("with_heads: the models differ in more than additional heads")
-    grown = build(config)
+    weight = next(model.parameters())
+    grown = build(config).to(weight.device, weight.dtype)
     missing, unexpected = grown.load_state_dict(model.state_dict(), strict=False)
-    added = tuple(f"heads.{name}." for name in config.heads if name not in heads)
-    odd = [name for name in missing if not name.startswith(added)] + unexpected
+    added = [name for name in config.heads if name not in heads]
+    odd = [name for name in missing if not name.startswith(tuple(f"heads.{name}." for name in added))] + unexpected
     if odd:
         raise ValueError(f"with_heads: {odd[0]} is no part of an added head")
-    return grown
+    for name in added:  # once more: a head may begin with what the model has learned to embed
+        head = config.heads[name].build(config.scope(), grown.embed, config.embed.tied)
+        grown.heads[name] = head.to(weight.device, weight.dtype)
+    return grown.train(model.training)
 
 
 def _rows(model: Decoder) -> set[str]:
