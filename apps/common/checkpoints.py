@@ -4,6 +4,7 @@
         config.json  model.safetensors     the model alone (tinycore's layout: chat and evaluation need no more)
         tokenizer.json                     of a language model
         average.safetensors                the averaged weights, by parameter name, where the run keeps them
+        adapters.safetensors ...           adapters and what they stand on (see lora), where they are what trains
         optimizer.safetensors              {parameter name}/{quantity}
         trainer.json                       step, tokens, position in the data, best, recipe, environment, lineage
         rng-00000.safetensors ...          random state of each process
@@ -30,6 +31,7 @@ from torch import Tensor
 import tinycore
 from apps.common import files
 from apps.common.errors import RunError
+from apps.common.lora import Adapters
 from apps.common.run_directory import RunDirectory
 from tinycore import CheckpointError, Decoder
 from tinycore.optim import WeightAverage
@@ -80,14 +82,18 @@ def save(
     random_states: list[bytes],
     beside: Callable[[Path], None] = lambda directory: None,
     average: WeightAverage | None = None,
+    adapters: Adapters | None = None,
 ) -> Path:
     """Write and verify the checkpoint of `progress.step`; `latest` then names it. Raises RunError on a full disk.
 
-    `beside` writes what the model is used with into the directory that it is given.
+    `beside` writes what the model is used with into the directory that it is given; with `adapters`, those of `model`,
+    the model that is written is the merged one.
     """
     run.checkpoints.mkdir(exist_ok=True)
     tensors, scalars = optimizer_tensors(model, optimizer)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if adapters is not None:
+        weights = adapters.bytes()
     state = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     files.require_space(run.checkpoints, weights + state + sum(map(len, random_states)))
     if average is not None:
@@ -95,7 +101,10 @@ def save(
     run.flush()
     path = run.checkpoints / directory_of(progress.step)
     with files.new_directory(path, check=tinycore.checkpoint.verify) as directory:
-        tinycore.save(model, directory)
+        if adapters is None:
+            tinycore.save(model, directory)
+        else:
+            adapters.save(directory)
         beside(directory)
         if average is not None:
             safetensors.torch.save_file(average.tensors, directory / AVERAGE)

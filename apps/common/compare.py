@@ -31,6 +31,7 @@ RULES: dict[str, Verdict] = {
     "data.cache": "reporting",
     "optim": "training",
     "train": "training",
+    "train.lora": "architecture",
     "train.micro_batch": "numerics",
     "train.compile": "numerics",
     "train.recompute": "numerics",

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from apps.common.config_fields import described, not_negative, positive, share
 from apps.common.data_config import DataConfig, TextData, TrainedTokenizer
+from apps.common.lora import LoRA
 from apps.common.puzzle_config import PuzzleData
 from apps.common.verdict_config import VerdictData
 from tinycore import ModelConfig
@@ -188,6 +189,13 @@ class TrainConfig:
     ema: float | None = described(
         "decay of an average of the weights, which is what is scored, sampled and used afterwards; null: none", None
     )
+    lora: LoRA | None = field(
+        default=None,
+        metadata={
+            "help": "train adapters of low rank and freeze the weights, {rank: 8, alpha: 16, dropout: 0, targets: "
+            "[mixer, ffn], base: float}; null: train the weights"
+        },
+    )
     seed: int = described("of the initial weights, the order of the data and the samples", 0)
     compile: bool = described("torch.compile the model", False)
     recompute: Literal["none", "layers", "low_rank"] = described(
@@ -208,6 +216,10 @@ class TrainConfig:
             raise ConfigError("mirror: an empty path names no folder; null is no mirror")
         if self.compile and self.recompute != "none":
             raise ConfigError(f"recompute: {self.recompute} does not go with compile; set one of them to its default")
+        if self.lora is not None and self.compile:
+            raise ConfigError("compile: adapters are not compiled; leave one of compile and lora out")
+        if self.lora is not None and self.ema is not None:
+            raise ConfigError("ema: adapters are not averaged; leave one of ema and lora out")
         if self.epochs is not None and not self.epochs > 0:
             raise ConfigError(f"epochs: {self.epochs} is not above 0")
         if self.ema is not None and not 0 <= self.ema < 1:

@@ -32,6 +32,7 @@ from apps.common.checkpoints import Progress
 from apps.common.clock import Clock
 from apps.common.console import Console, Steps
 from apps.common.errors import TrainingFailed
+from apps.common.lora import Adapters
 from apps.common.mirror import Mirror
 from apps.common.optimization import Factors
 from apps.common.processes import World
@@ -77,11 +78,13 @@ class Trainer:
         elapsed: float = 0.0,
         mirror: Mirror | None = None,
         average: WeightAverage | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
-        """`model` and its `average` lie on the world's device, `recipe.train` has precision and micro_batch resolved; `run`
-        and its `mirror` are given to the main process only. `progress` is where to go on from, after `elapsed` seconds."""
+        """`model`, its `average` and its `adapters` lie on the world's device, `recipe.train` has precision and micro_batch
+        resolved; `run` and its `mirror` are given to the main process only. `progress` is where to go on from, after
+        `elapsed` seconds."""
         self.recipe, self.settings, self.world, self.run_directory = recipe, recipe.train, world, run
-        self.mirror = mirror
+        self.mirror, self.adapters = mirror, adapters
         self.console, self.model, self.optimizer, self.factors = console, model, optimizer, factors
         self.task, self.loader, self.progress, self.average = task, task.loader, progress, average
         self.accumulation = recipe.accumulation(world.size)
@@ -351,7 +354,14 @@ class Trainer:
         path = run.checkpoints / checkpoints.directory_of(step)
         if not path.exists():  # a stop right after resuming stands on what is saved already
             checkpoints.save(
-                run, replace(self.progress), self.model, self.optimizer, states, self.task.save, self.average
+                run,
+                replace(self.progress),
+                self.model,
+                self.optimizer,
+                states,
+                self.task.save,
+                self.average,
+                self.adapters,
             )
         best_name = checkpoints.directory_of(best["step"]) if best else None
         if best_name and (run.checkpoints / best_name).exists():

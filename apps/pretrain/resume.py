@@ -18,7 +18,7 @@ from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.run_directory import RunDirectory
 from apps.common.tasks import Prepared
-from apps.pretrain.start import Start, first_model, no_progress
+from apps.pretrain.start import Start, adapted, first_model, no_progress
 from tinycore import ConfigError
 
 
@@ -59,9 +59,11 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
     if answer["checkpoint"] is None:
         console.say(f"{path} has no checkpoint yet; starting it over")
         model = first_model(recipe, prepared, answer["lineage"])
-        return Start(path, run, model, no_progress(recipe, prepared, world, answer["lineage"]), None, copy)
+        progress = no_progress(recipe, prepared, world, answer["lineage"])
+        return Start(path, run, model, progress, None, copy, adapted(model, recipe))
     checkpoint = Path(answer["checkpoint"])
     model = tinycore.load(checkpoint)
+    adapters = adapted(model, recipe, checkpoint)
     saved, _ = checkpoints.read_progress(checkpoint)
     progress = no_progress(recipe, prepared, world, answer["lineage"])
     same_data = _order(saved) == _order(progress)
@@ -78,7 +80,7 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
         recent=saved.recent,
     )
     console.say(f"resuming {path} at step {saved.step} of {recipe.train.steps}")
-    return Start(path, run, model, progress, checkpoint, copy)
+    return Start(path, run, model, progress, checkpoint, copy, adapters)
 
 
 def _resumption(

@@ -52,6 +52,7 @@ def pretrain(request: Request, console: Console) -> int:
     origin = checkpoint_of(request.init_from) if request.init_from else None
     if origin is not None:
         recipe = with_tokenizer_of(origin, recipe, console)
+    _require_adaptable(recipe, request)
     world = processes.start(request.device, recipe.train.precision, request.processes, recipe.train.trackers)
     try:
         recipe = _fitted(_resolved(recipe, world, request, console), world, request, console)
@@ -75,6 +76,16 @@ def pretrain(request: Request, console: Console) -> int:
         return _train(start, recipe, prepared, request, world, console)
     finally:
         world.close()
+
+
+def _require_adaptable(recipe: Recipe, request: Request) -> None:
+    """Raises RunError where adapters were asked for and there is nothing to adapt, or nothing to measure them by."""
+    if recipe.train.lora is None:
+        return
+    if request.init_from is None and request.resume is None:
+        raise RunError("train.lora: adapts the weights of a trained model; give one with --init-from RUN")
+    if request.minutes is not None:
+        raise RunError("train.lora: --minutes measures the training of all weights; give --train.steps instead")
 
 
 def _resolved(recipe: Recipe, world: World, request: Request, console: Console) -> Recipe:
@@ -133,6 +144,8 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         f"{parameters:,} parameters on {world.size} process{'es' if world.size > 1 else ''} "
         f"({world.device.type}, {world.precision}), into {start.path}"
     )
+    if start.adapters is not None:
+        console.say(start.adapters.summary())
     if recipe.train.trackers:
         world.accelerator.project_configuration.logging_dir = str(start.path)
         world.accelerator.init_trackers("trackers", config=_tracked(recipe))
@@ -149,6 +162,7 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         elapsed=_elapsed(start.run),
         mirror=start.mirror,
         average=average,
+        adapters=start.adapters,
     )
     _seed(recipe, start, world)
     facts = {"parameters": parameters, "processes": world.size, "data": prepared.content}

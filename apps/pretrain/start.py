@@ -17,6 +17,7 @@ from apps.common.command_line import Request
 from apps.common.console import Console
 from apps.common.data_config import TextData, TokenizerFile, TrainedTokenizer
 from apps.common.errors import RunError
+from apps.common.lora import Adapters, adapt
 from apps.common.mirror import Mirror
 from apps.common.problem_config import AnsweredData
 from apps.common.processes import World
@@ -29,8 +30,8 @@ from tinycore import Decoder
 
 @dataclass
 class Start:
-    """Where training begins: the run's directory and its mirror (main process only), model, progress and the checkpoint
-    it is from."""
+    """Where training begins: the run's directory and its mirror (main process only), model, progress, the checkpoint it is
+    from, and the adapters in the model where they are what trains."""
 
     path: Path
     run: RunDirectory | None
@@ -38,6 +39,7 @@ class Start:
     progress: Progress
     checkpoint: Path | None
     mirror: Mirror | None = None
+    adapters: Adapters | None = None
 
 
 def begin(
@@ -48,6 +50,7 @@ def begin(
     if origin is not None:
         lineage = [{"event": "init-from", "checkpoint": str(origin), "step": _step_of(origin)}]
     model = first_model(recipe, prepared, lineage)
+    adapters = adapted(model, recipe)
     wanted = request.out or Path("runs") / request.recipe_name
     run: RunDirectory | None = None
     copy: Mirror | None = None
@@ -67,7 +70,7 @@ def begin(
         console.say(f"{wanted} holds a finished run; this one goes to {path}")
     if origin is not None:
         console.say(f"weights of {origin}; optimizer, schedule and data begin anew")
-    return Start(path, run, model, no_progress(recipe, prepared, world, lineage), None, copy)
+    return Start(path, run, model, no_progress(recipe, prepared, world, lineage), None, copy, adapters)
 
 
 def first_model(recipe: Recipe, prepared: Prepared, lineage: list[dict[str, Any]]) -> Decoder:
@@ -76,6 +79,9 @@ def first_model(recipe: Recipe, prepared: Prepared, lineage: list[dict[str, Any]
         origin = Path(lineage[0]["checkpoint"])
         model = checkpoints.load_model(origin)
         if recipe.model.heads.keys() > model.config.heads.keys():
+            if recipe.train.lora is not None:
+                new = ", ".join(sorted(recipe.model.heads.keys() - model.config.heads.keys()))
+                raise RunError(f"train.lora: would freeze heads that are new ({new}); train them without adapters")
             torch.manual_seed(recipe.train.seed)
             with contextlib.suppress(ValueError):  # what else differs is told below
                 model = tinycore.surgery.with_heads(model, recipe.model)
@@ -83,6 +89,12 @@ def first_model(recipe: Recipe, prepared: Prepared, lineage: list[dict[str, Any]
         return model
     torch.manual_seed(recipe.train.seed)
     return tinycore.build(recipe.model)
+
+
+def adapted(model: Decoder, recipe: Recipe, checkpoint: Path | None = None) -> Adapters | None:
+    """Freezes the model and puts the recipe's adapters into it, as they stand in `checkpoint`; None where it has none."""
+    config = recipe.train.lora
+    return None if config is None else adapt(model, config, recipe.train.seed, checkpoint)
 
 
 def no_progress(recipe: Recipe, prepared: Prepared, world: World, lineage: list[dict[str, Any]]) -> Progress:
