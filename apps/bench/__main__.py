@@ -18,6 +18,7 @@ BENCHMARKS = {
     "decode": "what a trained model saves by guessing tokens, leaving early, skipping the vocabulary",
     "experts": "what each source of text loses without a cognitive expert",
     "hops": "loops beside layers on a task of k steps",
+    "scratchpads": "states written down beside answers at once, on longer problems than those learned",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }
 

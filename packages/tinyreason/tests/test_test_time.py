@@ -9,7 +9,19 @@ from collections.abc import Sequence
 import pytest
 
 from tinyreason import Completion, Majority, best_of_n, majority_vote, pass_at_k, refine, think
-from tinyreason.test_time import Best, Filtered, Pad, inductive, mean_pass_at_k, plain, self_notes, tally
+from tinyreason.test_time import (
+    Best,
+    Filtered,
+    Pad,
+    inductive,
+    inductive_many,
+    mean_pass_at_k,
+    plain,
+    plain_many,
+    self_notes,
+    self_notes_many,
+    tally,
+)
 from tinyreason.testing import Nothing, Scripted, silent
 
 
@@ -222,6 +234,44 @@ def test_notes_stand_where_they_were_taken() -> None:
     assert found.answer.text == "Answer: Rome"
     assert found.spent.generations == 4
     assert self_notes(Nothing(), ["a. "], "?").answer.finish == "error"
+
+
+def test_many_at_once_are_what_they_are_alone() -> None:
+    def join(question: str, state: str) -> str:
+        return f"{question} {state}"
+
+    def pads(source: Scripted) -> list[tuple[object, ...]]:
+        found = inductive_many(source, ["count down:"] * 3, ["2", "9", "0"], join=join, max_steps=5)
+        return [(pad.states, pad.answer, pad.ended, pad.spent.tokens, pad.spent.generations) for pad in found]
+
+    source = Scripted(counts_down)
+    alone = [
+        inductive(Scripted(counts_down), "count down:", first, join=join, max_steps=5) for first in ("2", "9", "0")
+    ]
+    assert pads(source) == [(p.states, p.answer, p.ended, p.spent.tokens, p.spent.generations) for p in alone]
+    assert [pad.ended for pad in alone] == ["done", "steps", "done"]
+    assert [len(asked["prompts"]) for asked in source.asked] == [3, 2, 2, 1, 1], "a pad that is done is asked no more"
+    source = Scripted(lambda prompt, sample: f"1 # Answer: {prompt}\n")
+    assert [pad.answer for pad in plain_many(source, ["a", "b"])] == ["a", "b"]
+    assert len(source.asked) == 1
+    assert plain_many(source, []) == inductive_many(source, [], []) == self_notes_many(source, []) == []
+    assert [pad.ended for pad in inductive_many(Nothing(), ["a", "b"], ["0", "0"])] == ["error", "error"]
+
+
+def test_notes_of_many_texts_are_taken_at_once() -> None:
+    def write(prompt: str, sample: int) -> str:
+        return f"{len(prompt)}" if prompt.endswith("?") else f"<note>{prompt.split()[-1]}</note>"
+
+    source = Scripted(write)
+    texts = [(["a.\n", "b.\n"], "?"), (["c.\n"], "?"), ([], "?")]
+    found = self_notes_many(source, texts, behind="\n", max_notes=1)
+    assert [noted.context for noted in found] == ["a.\n<note>a.</note>\nb.\n", "c.\n<note>c.</note>\n", ""]
+    assert [noted.answer.text for noted in found] == [str(len(noted.context) + 1) for noted in found]
+    assert [len(asked["prompts"]) for asked in source.asked] == [2, 3], "no more notes, no more calls"
+    assert [noted.spent.generations for noted in found] == [2, 2, 1]
+    for (sentences, question), noted in zip(texts, found, strict=True):
+        alone = self_notes(Scripted(write), sentences, question, behind="\n", max_notes=1)
+        assert (alone.context, alone.notes, alone.answer) == (noted.context, noted.notes, noted.answer)
 
 
 def test_a_thought_that_does_not_end_is_ended() -> None:

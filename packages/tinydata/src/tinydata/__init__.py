@@ -10,7 +10,7 @@ from tinydata.loader import Loader
 from tinydata.mixed_loader import MixedLoader
 from tinydata.mixture import Mixture, MixtureError, temperature_weights
 from tinydata.packing import pack
-from tinydata.problem_loader import EncodedProblem, ProblemLoader, encode_problems
+from tinydata.problem_loader import EncodedProblem, ProblemLoader, encode_parts, encode_problems
 from tinydata.resumable import LoaderError
 from tinydata.shards import ShardError, ShardSet
 from tinydata.tokenizer import Tokenizer, TokenizerError
@@ -42,6 +42,7 @@ __all__ = [
     "VerdictLoader",
     "WordProblem",
     "answer_targets",
+    "encode_parts",
     "encode_problems",
     "encode_verdicts",
     "pack",

@@ -31,7 +31,8 @@ RESULT = ("<result>", "</result>")  # of what a tool answers, in tokenizers that
 @dataclass(frozen=True, eq=False)
 class EncodedProblem:
     """ids: the end token, the question, the answer, the end token. prompt: how many of them are before the answer.
-    given: bool of each, whether a tool writes it, so that it is not learned."""
+    given: bool of each, whether somebody else writes it (a tool, or a text that notes are taken of), so that it is not
+    learned."""
 
     ids: np.ndarray
     prompt: int
@@ -57,6 +58,20 @@ def encode_problems(
             given[prompt:] = _between(ids[prompt:], opening, closing)
         found.append(EncodedProblem(ids, prompt, given))
     return found
+
+
+def encode_parts(parts: Sequence[tuple[str, bool]], tokenizer: Tokenizer) -> EncodedProblem:
+    """One text in pieces, each with whether it is learned -> ids: what is not, is given, wherever it stands.
+
+    Pieces are encoded one by one: cut them where whoever continues the text will. In those that are learned, which we wrote,
+    names of special tokens are these tokens; in the others never. Raises ValueError where nothing is learned.
+    """
+    if not any(learned for _, learned in parts):
+        raise ValueError("encode_parts: nothing is learned")
+    pieces = [tokenizer.encode(text, allow_special=learned) for text, learned in parts]
+    given = [not learned for (_, learned), piece in zip(parts, pieces, strict=True) for _ in piece]
+    ids = [tokenizer.end_id, *(token for piece in pieces for token in piece), tokenizer.end_id]
+    return EncodedProblem(np.array(ids, dtype=np.int64), 1 + given.index(False), np.array([False, *given, False]))
 
 
 def _between(ids: np.ndarray, opening: int, closing: int) -> np.ndarray:

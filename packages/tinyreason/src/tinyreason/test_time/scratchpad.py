@@ -5,17 +5,20 @@
 
 In the inductive form nothing older than the last state is in the text that the model sees, so no state can reach through it,
 whatever the number of layers, and every step looks like the steps of training however many there are.
+
+Many questions are asked at the same time by `plain_many` and `inductive_many`: each call of the generator has a row for each
+pad that is not done.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from tinyreason.completion import Generator, Spent
-from tinyreason.test_time.one import one
+from tinyreason.completion import Completion, Generator, Spent
+from tinyreason.test_time.one import each
 
 Ended = Literal["done", "steps", "length", "error", "repeated"]
 
@@ -47,14 +50,26 @@ def plain(
     generator: Generator, question: str, pad: Pad | None = None, *, max_tokens: int = 512, seed: int = 0
 ) -> Scratchpad:
     """All states and the answer in one greedy text."""
+    return plain_many(generator, [question], pad, max_tokens=max_tokens, seed=seed)[0]
+
+
+def plain_many(
+    generator: Generator, questions: Sequence[str], pad: Pad | None = None, *, max_tokens: int = 512, seed: int = 0
+) -> list[Scratchpad]:
+    """`plain` of each question, in one call. The seconds are shared alike."""
     pad = Pad() if pad is None else pad
     began = time.perf_counter()
-    found = one(generator, question, max_tokens, stop=[pad.stop], seed=seed)
+    found = each(generator, questions, max_tokens, stop=[pad.stop], seed=seed)
+    seconds = _share(began, len(questions))
+    return [_read(completion, pad, seconds) for completion in found]
+
+
+def _read(found: Completion, pad: Pad, seconds: float) -> Scratchpad:
     states, _, _ = found.text.partition(pad.done)
     answer = pad.answer(found.text)
     ended: Ended = "done" if answer is not None else "error" if found.finish == "error" else "length"
     written = tuple(state.strip() for state in states.split(pad.mark) if state.strip())
-    return Scratchpad(written, answer, ended, Spent(found.tokens, 1, 0, time.perf_counter() - began))
+    return Scratchpad(written, answer, ended, Spent(found.tokens, 1, 0, seconds))
 
 
 def inductive(
@@ -73,25 +88,58 @@ def inductive(
     first: the state to begin with. join(question, state): what the model sees. max_tokens: of one state. A state that occurs
     a second time would come for ever: it ends the pad.
     """
+    limits = {"max_steps": max_steps, "max_tokens": max_tokens, "seed": seed}
+    return inductive_many(generator, [question], [first], pad, join=join, **limits)[0]
+
+
+def inductive_many(
+    generator: Generator,
+    questions: Sequence[str],
+    firsts: Sequence[str],
+    pad: Pad | None = None,
+    *,
+    join: Callable[[str, str], str] = lambda question, state: f"{question}{state}",
+    max_steps: int = 64,
+    max_tokens: int = 64,
+    seed: int = 0,
+) -> list[Scratchpad]:
+    """`inductive` of each question with its first state, a step of all that go on in one call. The seconds are shared alike."""
     pad = Pad() if pad is None else pad
     began = time.perf_counter()
-    states, seen = [first.strip()], {first.strip()}
-    spent = Spent()
-    ended: Ended = "steps"
-    answer: str | None = None
+    pads = [_Open(question, [first.strip()]) for question, first in zip(questions, firsts, strict=True)]
     for _ in range(max_steps):
-        found = one(generator, join(question, states[-1]), max_tokens, stop=[pad.mark, pad.stop], seed=seed)
-        spent += Spent(found.tokens, 1)
-        if found.finish != "stop" or not found.text.strip():
-            ended = "error" if found.finish == "error" or not found.text.strip() else "length"
-            break
+        going = [one for one in pads if one.ended is None]
+        prompts = [join(one.question, one.states[-1]) for one in going]
+        for one, found in zip(
+            going, each(generator, prompts, max_tokens, stop=[pad.mark, pad.stop], seed=seed), strict=True
+        ):
+            one.take(found, pad)
+    seconds = Spent(seconds=_share(began, len(pads)))
+    return [Scratchpad(tuple(one.states), one.answer, one.ended or "steps", one.spent + seconds) for one in pads]
+
+
+@dataclass
+class _Open:
+    """A pad that is being written."""
+
+    question: str
+    states: list[str]
+    answer: str | None = None
+    ended: Ended | None = None
+    spent: Spent = field(default_factory=Spent)
+
+    def take(self, found: Completion, pad: Pad) -> None:
+        """What was written next: a state, the answer, or nothing that helps."""
+        self.spent += Spent(found.tokens, 1)
         state = found.text.strip()
-        if pad.done in state:
-            answer, ended = pad.answer(state), "done"
-            break
-        states.append(state)
-        if state in seen:
-            ended = "repeated"
-            break
-        seen.add(state)
-    return Scratchpad(tuple(states), answer, ended, spent + Spent(seconds=time.perf_counter() - began))
+        if found.finish != "stop" or not state:
+            self.ended = "error" if found.finish == "error" or not state else "length"
+        elif pad.done in state:
+            self.answer, self.ended = pad.answer(state), "done"
+        else:
+            self.ended = "repeated" if state in self.states else None
+            self.states.append(state)
+
+
+def _share(began: float, count: int) -> float:
+    return (time.perf_counter() - began) / max(count, 1)

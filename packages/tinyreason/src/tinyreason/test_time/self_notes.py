@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tinyreason.completion import Completion, Generator, Spent
-from tinyreason.test_time.one import one
+from tinyreason.test_time.one import each
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ def self_notes(
     question: str,
     *,
     tags: tuple[str, str] = ("<note>", "</note>"),
+    behind: str = " ",
     note_tokens: int = 48,
     max_notes: int = 16,
     max_tokens: int = 64,
@@ -40,21 +41,60 @@ def self_notes(
 ) -> Noted:
     """Read `sentences` (each with the space that follows it), take notes greedily, and answer `question`.
 
-    tags: how notes are written; tags in the sentences are the caller's to escape (`tools.escaped`).
+    tags: how notes are written; tags in the sentences are the caller's to escape (`tools.escaped`). behind: what follows a
+    note, as in the texts that were learned from.
     """
+    limits = {"note_tokens": note_tokens, "max_notes": max_notes, "max_tokens": max_tokens, "seed": seed}
+    texts = [(sentences, question)]
+    return self_notes_many(generator, texts, tags=tags, behind=behind, stop=stop, **limits)[0]
+
+
+def self_notes_many(
+    generator: Generator,
+    texts: Sequence[tuple[Sequence[str], str]],
+    *,
+    tags: tuple[str, str] = ("<note>", "</note>"),
+    behind: str = " ",
+    note_tokens: int = 48,
+    max_notes: int = 16,
+    max_tokens: int = 64,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Noted]:
+    """`self_notes` of each (sentences, question), the same sentence of all in one call. The seconds are shared alike."""
     began = time.perf_counter()
-    opened, closed = tags
-    context, notes, spent = "", [], Spent()
-    for sentence in sentences:
-        context += sentence
-        if len(notes) == max_notes:
-            continue
-        found = one(generator, context, note_tokens, stop=[closed], seed=seed)
-        spent += Spent(found.tokens, 1)
+    reading = [_Read() for _ in texts]
+    for number in range(max((len(sentences) for sentences, _ in texts), default=0)):
+        asked = []
+        for (sentences, _), read in zip(texts, reading, strict=True):
+            if number < len(sentences):
+                read.context += sentences[number]
+                if len(read.notes) < max_notes:
+                    asked.append(read)
+        found = each(generator, [read.context for read in asked], note_tokens, stop=[tags[1]], seed=seed)
+        for read, completion in zip(asked, found, strict=True):
+            read.take(completion, tags, behind)
+    prompts = [read.context + question for (_, question), read in zip(texts, reading, strict=True)]
+    answers = each(generator, prompts, max_tokens, stop=stop, seed=seed)
+    seconds = (time.perf_counter() - began) / max(len(texts), 1)
+    return [
+        Noted(read.context, tuple(read.notes), answer, read.spent + Spent(answer.tokens, 1, 0, seconds))
+        for read, answer in zip(reading, answers, strict=True)
+    ]
+
+
+@dataclass
+class _Read:
+    """A text as far as it was read, with its notes."""
+
+    context: str = ""
+    notes: list[str] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
+
+    def take(self, found: Completion, tags: tuple[str, str], behind: str) -> None:
+        """Keep what was written where it is a note; forget it otherwise."""
+        self.spent += Spent(found.tokens, 1)
         text = found.text.lstrip()
-        if found.finish == "stop" and text.startswith(opened) and (note := text[len(opened) :].strip()):
-            notes.append(note)
-            context += f"{opened}{note}{closed} "
-    answer = one(generator, context + question, max_tokens, stop=stop, seed=seed)
-    spent += Spent(answer.tokens, 1, 0, time.perf_counter() - began)
-    return Noted(context, tuple(notes), answer, spent)
+        if found.finish == "stop" and text.startswith(tags[0]) and (note := text[len(tags[0]) :].strip()):
+            self.notes.append(note)
+            self.context += f"{tags[0]}{note}{tags[1]}{behind}"
