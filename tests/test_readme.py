@@ -33,6 +33,10 @@ BRIEF = {
     "train": shlex.split("--recipe brandon-226k --batch 1 --rounds 1 --skip-compiled --skip-memory"),
     "generate": shlex.split("--recipe brandon-226k --rounds 1 --tokens 16"),
 }
+FEW = shlex.split(
+    "--data.problems 300 --data.exact 2 --data.answer_tokens 4 --train.steps 2 --train.batch_size 2 --train.validate_rows 4 "
+    "--sample.max_new_tokens 2"
+)
 OWN_TEXT = [option for option in SHORT if "embedded" not in option and option != "--data.sources"]
 
 
@@ -52,6 +56,21 @@ def shortened(command: str, folder: Path) -> list[str]:
         words = ["-m", "torch.distributed.run", *words[1:]]
     if "apps/bench" in command:
         return [sys.executable, *words, *BRIEF[words[1]]]
+    if "apps/pipeline" in command:
+        return [
+            sys.executable,
+            *words,
+            "--recipe",
+            str(folder / "pipeline.yaml"),
+            "--out",
+            f"{folder}/runs/arithmetic-1m",
+        ]
+    if "apps/evaluate" in command:
+        return [sys.executable, *words[:-1], "4", "--max-tokens", "4"]
+    if "apps/reason" in command:
+        return [sys.executable, *words, "--max-tokens", "4"]
+    if "apps/finetune" in command:
+        return [sys.executable, *words, *FEW]
     if "--dry-run" in words:
         return [sys.executable, *words]
     if "--minutes" in words:
@@ -116,6 +135,8 @@ def test_every_command_works_as_written(tmp_path: Path, small_gguf: ModuleType) 
     (tmp_path / "my_texts").mkdir()
     for index in range(200):
         (tmp_path / "my_texts" / f"{index}.txt").write_text(f"Text number {index}: {'la ' * (index % 7)}end.\n")
+    pipeline = (ROOT / "tests" / "drivers" / "tiny_pipeline.yaml").read_text()
+    (tmp_path / "pipeline.yaml").write_text(pipeline.replace("CACHE", str(tmp_path / "data")))
     ran = []
     for command in commands():
         if command == "uv run pytest -n 2":
@@ -131,6 +152,7 @@ def test_every_command_works_as_written(tmp_path: Path, small_gguf: ModuleType) 
     assert (tmp_path / "runs" / "mine" / "recipe.yaml").is_file()
     assert (tmp_path / "runs" / "two" / "metrics.jsonl").is_file()
     assert (tmp_path / "runs" / "smollm2-on" / "report.md").is_file()
+    assert (tmp_path / "runs" / "arithmetic-1m" / "report.md").is_file()
 
 
 def test_every_recipe_and_app_is_in_the_readme() -> None:
