@@ -14,6 +14,7 @@ import tinydata
 from apps.common.console import Console
 from apps.common.data_config import HubTokenizer, TokenizerFile, TrainedTokenizer
 from apps.common.errors import BadRequest
+from apps.common.prepared import InMemory
 from apps.common.problem_config import AnsweredData, ExerciseData, ProblemData
 from tinydata import Document, EncodedProblem, Tokenizer, encode_problems, split_of, train_tokenizer
 from tinydata.documents import Split
@@ -35,10 +36,9 @@ class Written:
 
 
 @dataclass(frozen=True)
-class PreparedProblems:
+class PreparedProblems(InMemory):
     """Encoded problems to train on and to score; `written`: the texts of the latter."""
 
-    tokenizer: Tokenizer
     train: list[EncodedProblem]
     validation: list[EncodedProblem]
     written: list[Written]
@@ -47,21 +47,6 @@ class PreparedProblems:
     def dataset(self) -> dict[str, str]:
         """What is trained on and scored, by hashes of the contents."""
         return {"train": content_key(self.train), "validation": content_key(self.validation)}
-
-    @property
-    def codes(self) -> str:
-        """What the model's ids mean, as a hash."""
-        return self.tokenizer.hash
-
-    @property
-    def content(self) -> str:
-        """One hash of everything."""
-        return hashlib.sha256("".join(self.dataset.values()).encode()).hexdigest()
-
-    @property
-    def key(self) -> str:
-        """A short name of the contents."""
-        return self.content[:16]
 
 
 def prepare(data: AnsweredData, vocab_size: int, console: Console) -> PreparedProblems:

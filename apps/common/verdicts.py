@@ -7,7 +7,6 @@ The file may be a stranger's: every line is checked, and what is no verdict is l
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from apps.common import files
 from apps.common.console import Console
 from apps.common.data_config import HubTokenizer, TokenizerFile
 from apps.common.errors import BadRequest
+from apps.common.prepared import InMemory
 from apps.common.verdict_config import VerdictData
 from tinydata import EncodedVerdict, Tokenizer, Verdict, encode_verdicts, split_of
 from tinydata.verdict_loader import verdicts_key
@@ -28,10 +28,9 @@ MAX_LINE_CHARACTERS = 2**16
 
 
 @dataclass(frozen=True)
-class PreparedVerdicts:
+class PreparedVerdicts(InMemory):
     """Encoded verdicts to train on and to score."""
 
-    tokenizer: Tokenizer
     train: list[EncodedVerdict]
     validation: list[EncodedVerdict]
 
@@ -39,21 +38,6 @@ class PreparedVerdicts:
     def dataset(self) -> dict[str, str]:
         """What is trained on and scored, by hashes of the contents."""
         return {"train": verdicts_key(self.train), "validation": verdicts_key(self.validation)}
-
-    @property
-    def codes(self) -> str:
-        """What the model's ids mean, as a hash."""
-        return self.tokenizer.hash
-
-    @property
-    def content(self) -> str:
-        """One hash of everything."""
-        return hashlib.sha256("".join(self.dataset.values()).encode()).hexdigest()
-
-    @property
-    def key(self) -> str:
-        """A short name of the contents."""
-        return self.content[:16]
 
 
 def write(path: Path, verdicts: Iterable[Verdict]) -> None:

@@ -7,13 +7,13 @@
 Packed, a row holds as many problems as fit, each a document of its own: which ones stand together is settled once, by best
 fit, the longest first, and no problem is cut.
 
-Sample s of a run is row order_e(s mod N) of epoch e = s // N; which samples make a batch, `resumable` says.
+Which rows make a batch, `row_loader` says.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,7 @@ import numpy as np
 from tinydata.answer_targets import answer_targets
 from tinydata.batch import Batch
 from tinydata.loader import NO_TARGET, PADDING
-from tinydata.permutation import shuffled
-from tinydata.resumable import Numbered
+from tinydata.row_loader import RowLoader, require_rows
 from tinydata.tokenizer import Tokenizer
 
 RESULT = ("<result>", "</result>")  # of what a tool answers, in tokenizers that have such tokens
@@ -80,7 +79,7 @@ def _between(ids: np.ndarray, opening: int, closing: int) -> np.ndarray:
     return (opened > closed) | (ids == closing)
 
 
-class ProblemLoader(Numbered[Batch]):
+class ProblemLoader(RowLoader[Batch, list[int]]):
     """Batches of `batch_size` rows of `sequence_length` slots."""
 
     def __init__(
@@ -99,39 +98,16 @@ class ProblemLoader(Numbered[Batch]):
 
         Raises ValueError for no problems, one that is longer than a row, and sizes that make no sense.
         """
-        super().__init__(batch_size, rank, world, prefetch)
-        if not problems:
-            raise ValueError("problems: there are none")
-        longest = max(len(problem.ids) for problem in problems)
-        if longest > sequence_length:
-            raise ValueError(f"problems: one has {longest} tokens, a row {sequence_length}")
-        self.problems, self._length, self._seed = problems, sequence_length, seed
-        self._end = tokenizer.end_id
         sizes = [len(problem.ids) for problem in problems]
-        self._rows = best_fit(sizes, sequence_length) if packed else [[index] for index in range(len(problems))]
+        require_rows("problems", sizes, sequence_length)
+        rows = best_fit(sizes, sequence_length) if packed else [[index] for index in range(len(problems))]
+        key = content_key(problems)
+        super().__init__(rows, key, sequence_length, batch_size, rank, world, seed, prefetch)
+        self.problems, self._end = problems, tokenizer.end_id
         # padded so that -100, as an index from the end, reads a zero
         self._token_bytes = np.concatenate([tokenizer.token_bytes(), np.zeros(-NO_TARGET, dtype=np.int64)])
-        self._dataset = int(content_key(problems)[:12], 16)
 
-    @property
-    def rows(self) -> int:
-        """Rows in an epoch, over all ranks; problems, where they are not packed."""
-        return len(self._rows)
-
-    def epoch_batches(self, rows: int | None = None) -> Iterator[Batch]:
-        """The first `rows` rows in their order, for scoring; moves no position. A rank may have fewer batches."""
-        mine = range(self.rows if rows is None else min(rows, self.rows))[self._rank :: self._world]
-        for first in range(0, len(mine), self.batch_size):
-            yield self._assemble([self._rows[index] for index in mine[first : first + self.batch_size]])
-
-    def _maker(self) -> Callable[[int, int], Batch]:
-        def make(first: int, stop: int) -> Batch:
-            rows = shuffled(np.arange(first, stop), self.rows, self._seed)
-            return self._assemble([self._rows[row] for row in rows])
-
-        return make
-
-    def _assemble(self, rows: Sequence[Sequence[int]]) -> Batch:
+    def _assemble(self, rows: Sequence[list[int]]) -> Batch:
         tokens = np.full((len(rows), self._length), self._end, dtype=np.int64)
         documents = np.full(tokens.shape, PADDING, dtype=np.int64)
         targets = np.full(tokens.shape, NO_TARGET, dtype=np.int64)
@@ -147,9 +123,6 @@ class ProblemLoader(Numbered[Batch]):
                 at = place.stop
         count = int((targets != NO_TARGET).sum())
         return Batch(tokens, targets, documents, count, int(self._token_bytes[targets].sum(dtype=np.int64)))
-
-    def _identity(self) -> dict[str, int]:
-        return {"dataset": self._dataset, "sequence_length": self._length, "rows": self.rows, "seed": self._seed}
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:

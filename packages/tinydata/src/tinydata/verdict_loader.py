@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinydata.batch import VerdictBatch
 from tinydata.loader import PADDING
-from tinydata.permutation import shuffled
-from tinydata.resumable import Numbered
+from tinydata.row_loader import RowLoader, require_rows
 from tinydata.tokenizer import Tokenizer
 
 UNKNOWN = -1
@@ -63,7 +62,7 @@ def encode_verdicts(verdicts: Sequence[Verdict], tokenizer: Tokenizer) -> list[E
     return found
 
 
-class VerdictLoader(Numbered[VerdictBatch]):
+class VerdictLoader(RowLoader[VerdictBatch, EncodedVerdict]):
     """Batches of `batch_size` rows, each as long as its longest answer, which has at most `sequence_length` tokens."""
 
     def __init__(
@@ -78,47 +77,22 @@ class VerdictLoader(Numbered[VerdictBatch]):
         prefetch: int = 2,
     ) -> None:
         """Raises ValueError for no verdicts, one that is longer than a row, and sizes that make no sense."""
-        super().__init__(batch_size, rank, world, prefetch)
-        if not verdicts:
-            raise ValueError("verdicts: there are none")
-        longest = max(len(verdict.ids) for verdict in verdicts)
-        if longest > sequence_length:
-            raise ValueError(f"verdicts: one has {longest} tokens, a row {sequence_length}")
-        self.verdicts, self._length, self._seed, self._end = verdicts, sequence_length, seed, tokenizer.end_id
-        self._dataset = int(verdicts_key(verdicts)[:12], 16)
+        require_rows("verdicts", [len(verdict.ids) for verdict in verdicts], sequence_length)
+        key = verdicts_key(verdicts)
+        super().__init__(verdicts, key, sequence_length, batch_size, rank, world, seed, prefetch)
+        self._end = tokenizer.end_id
 
-    @property
-    def rows(self) -> int:
-        """Verdicts in an epoch, over all ranks."""
-        return len(self.verdicts)
-
-    def epoch_batches(self, rows: int | None = None) -> Iterator[VerdictBatch]:
-        """The first `rows` verdicts in their order, for scoring; moves no position. A rank may have fewer batches."""
-        mine = range(self.rows if rows is None else min(rows, self.rows))[self._rank :: self._world]
-        for first in range(0, len(mine), self.batch_size):
-            yield self._assemble([self.verdicts[index] for index in mine[first : first + self.batch_size]])
-
-    def _maker(self) -> Callable[[int, int], VerdictBatch]:
-        def make(first: int, stop: int) -> VerdictBatch:
-            rows = shuffled(np.arange(first, stop), self.rows, self._seed)
-            return self._assemble([self.verdicts[row] for row in rows])
-
-        return make
-
-    def _assemble(self, verdicts: Sequence[EncodedVerdict]) -> VerdictBatch:
-        longest = max(len(verdict.ids) for verdict in verdicts)
-        tokens = np.full((len(verdicts), longest), self._end, dtype=np.int64)
+    def _assemble(self, rows: Sequence[EncodedVerdict]) -> VerdictBatch:
+        longest = max(len(verdict.ids) for verdict in rows)
+        tokens = np.full((len(rows), longest), self._end, dtype=np.int64)
         documents = np.full(tokens.shape, PADDING, dtype=np.int64)
         labels = np.full(tokens.shape, UNKNOWN, dtype=np.int64)
-        for row, verdict in enumerate(verdicts):
+        for row, verdict in enumerate(rows):
             size = len(verdict.ids)
             tokens[row, :size], documents[row, :size], labels[row, :size] = verdict.ids, 0, verdict.labels
-        lengths = np.array([len(verdict.ids) for verdict in verdicts], dtype=np.int64)
-        right = np.array([verdict.right for verdict in verdicts], dtype=np.int64)
+        lengths = np.array([len(verdict.ids) for verdict in rows], dtype=np.int64)
+        right = np.array([verdict.right for verdict in rows], dtype=np.int64)
         return VerdictBatch(tokens, labels, documents, lengths, right, int((labels != UNKNOWN).sum()))
-
-    def _identity(self) -> dict[str, int]:
-        return {"dataset": self._dataset, "sequence_length": self._length, "rows": self.rows, "seed": self._seed}
 
 
 def verdicts_key(verdicts: Sequence[EncodedVerdict]) -> str:
