@@ -242,9 +242,9 @@ def test_workers_are_bounded_from_outside_and_end_with_their_host(monty: CodeSan
 @pytest.mark.parametrize(
     ("engine", "module", "remedy"),
     [
-        ("auto", "pydantic_monty", "pip install 'tinyreason[sandbox]'"),
-        ("monty", "pydantic_monty", "pip install 'tinyreason[sandbox]'"),
-        ("full", "sandlock", "pip install 'tinyreason[sandbox-full]'"),
+        ("auto", "pydantic_monty", "pip install 'pydantic-monty>=1.4,<2'"),
+        ("monty", "pydantic_monty", "pip install 'pydantic-monty>=1.4,<2'"),
+        ("full", "sandlock", "pip install 'sandlock>=0.9,<1'"),
     ],
 )
 def test_without_its_package_an_engine_refuses(

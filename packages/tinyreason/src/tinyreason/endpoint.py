@@ -27,8 +27,12 @@ class EndpointError(ValueError):
 
 @dataclass
 class Endpoint:
-    """url: up to and including /v1. key: sent as a bearer token, never logged. chat: ask for chat completions, where the prompt
-    is the user's message. parallel: requests at a time. `errors` holds why the latest requests failed."""
+    """url: up to and including /v1. key: sent as a bearer token, never logged. parallel: requests at a time. `errors` holds why
+    the latest requests failed.
+
+    chat: ask for chat completions, where the prompt is the user's message, and with it what an answer with tools has so far;
+    a server of plain completions continues such an answer better.
+    """
 
     url: str
     model: str

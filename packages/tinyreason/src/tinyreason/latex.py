@@ -29,7 +29,7 @@ class LatexAnswers:
             import math_verify  # noqa: F401
         except ImportError:
             raise LatexUnavailable(
-                "comparing LaTeX takes the library math-verify; install it with: pip install 'tinyreason[math]'"
+                "comparing LaTeX takes the library math-verify; install it with: pip install 'math-verify[antlr4-13-2]'"
             ) from None
         self._seconds = seconds
         self._lock = threading.Lock()

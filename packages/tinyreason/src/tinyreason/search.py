@@ -39,9 +39,7 @@ class SearchIndex:
         try:
             import bm25s
         except ImportError:
-            raise SearchError(
-                "search takes the library bm25s; install it with: pip install 'tinyreason[search]'"
-            ) from None
+            raise SearchError("search takes the library bm25s; install it with: pip install bm25s") from None
         self.skipped: dict[str, int] = {}
         self._passages = [passage for source, text in documents for passage in _passages(source, text, words)]
         if not self._passages:

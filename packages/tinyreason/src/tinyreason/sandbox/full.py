@@ -34,7 +34,7 @@ from tinyreason.sandbox.runner import (
     time_error,
 )
 
-REMEDY = "pip install 'tinyreason[sandbox-full]'"
+REMEDY = "pip install 'sandlock>=0.9,<1'"
 OPEN_FILES = 64
 _PIECE = 2**14
 

@@ -39,7 +39,7 @@ from tinyreason.sandbox.runner import (
     time_error,
 )
 
-REMEDY = "pip install 'tinyreason[sandbox]'"
+REMEDY = "pip install 'pydantic-monty>=1.4,<2'"
 GRACE = 0.25  # seconds from the limit to the kill of a worker that did not stop by itself
 RECURSION = 1000
 
