@@ -2,6 +2,9 @@
 
 from tinycore.optim.adam_atan2 import AdamATan2, adam_atan2
 from tinycore.optim.average import WeightAverage
+from tinycore.optim.deep_momentum import DeepMomentum, deep_momentum
+from tinycore.optim.delta_gd import DeltaGD, delta_gd
+from tinycore.optim.distributed_muon import DistributedMuon, distributed_muon
 from tinycore.optim.groups import adamw, decay_groups
 from tinycore.optim.m3 import M3, m3
 from tinycore.optim.muon import Muon, audit, muon
@@ -12,6 +15,9 @@ from tinycore.optim.schedules import constant, cosine, wsd
 __all__ = [
     "M3",
     "AdamATan2",
+    "DeepMomentum",
+    "DeltaGD",
+    "DistributedMuon",
     "Muon",
     "PeriodicAdamW",
     "Role",
@@ -22,6 +28,9 @@ __all__ = [
     "constant",
     "cosine",
     "decay_groups",
+    "deep_momentum",
+    "delta_gd",
+    "distributed_muon",
     "m3",
     "muon",
     "roles",

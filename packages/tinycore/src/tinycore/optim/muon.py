@@ -61,14 +61,12 @@ class Muon(PeriodicAdamW):
         for parameter, parts in zip(group["params"], group["parts"], strict=True):
             if parameter.grad is None:
                 continue
-            momentum, (kept, due) = self._momentum(parameter), self._kept(parameter)
-            tensors = (parameter, parameter.grad.contiguous(), momentum, *kept)
-            for matrices in zip(*(_matrices(tensor, parts) for tensor in tensors), strict=True):
-                if len(matrices[0]) > matrices[0].shape[1]:  # one stack for a shape and its transpose
-                    matrices = tuple(matrix.mT for matrix in matrices)
-                weight, gradient, momentum, *kept = matrices
-                part = Part(weight, gradient, momentum, tuple(kept), due)
-                alike[(*weight.shape, weight.dtype, weight.device)].append(part)
+            momentum, (kept, due) = self._momentum(parameter), self._kept_of_matrices(parameter, parts)
+            tensors = (parameter, parameter.grad.contiguous(), momentum)
+            found = zip(*(matrices_of(tensor, parts) for tensor in tensors), strict=True)
+            for (weight, gradient, average), own in zip(found, kept, strict=True):
+                part = Part(*(_wide(tensor) for tensor in (weight, gradient, average)), own, due)
+                alike[(*part.weight.shape, weight.dtype, weight.device)].append(part)
         for (rows, columns, *_), members in alike.items():
             at_once = max(1, STACK // (rows * columns))
             for first in range(0, len(members), at_once):
@@ -85,8 +83,16 @@ class Muon(PeriodicAdamW):
         return state["momentum"].lerp_(gradient, 1 - self.momentum)
 
     def _kept(self, parameter: Tensor) -> tuple[tuple[Tensor, ...], bool]:
-        """What a rule built on this one keeps of the parameter, brought up to this step, and whether it is due to be used."""
+        """What a rule built on this one keeps of the parameter, in its shape and brought up to this step, and whether it is
+        due to be used."""
         return (), False
+
+    def _kept_of_matrices(self, parameter: Tensor, parts: tuple[int, ...]) -> tuple[list[tuple[Tensor, ...]], bool]:
+        """What is kept of each matrix in the parameter: `_kept`, taken apart and laid as the matrices are."""
+        kept, due = self._kept(parameter)
+        count = len(matrices_of(parameter, parts))
+        apart = [[_wide(matrix) for matrix in matrices_of(tensor, parts)] for tensor in kept]
+        return [tuple(matrices[i] for matrices in apart) for i in range(count)], due
 
     def _direction(self, members: list[Part]) -> Tensor:
         """(S, M, N): the step of each matrix, with the norm of a semi-orthogonal one."""
@@ -105,7 +111,12 @@ class Muon(PeriodicAdamW):
             part.weight.sub_(step, alpha=size)
 
 
-def _matrices(tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+def _wide(matrix: Tensor) -> Tensor:
+    """As it is or transposed: one stack for a shape and its transpose."""
+    return matrix.mT if len(matrix) > matrix.shape[1] else matrix
+
+
+def matrices_of(tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
     """The matrices in a parameter (..., rows, columns), as views: of each entry of leading dimensions, of each part."""
     stack = tensor.view(-1, *tensor.shape[-2:]).unbind()
     return [part for matrix in stack for part in matrix.split(parts)] if parts else list(stack)

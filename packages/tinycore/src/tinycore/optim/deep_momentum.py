@@ -1,0 +1,107 @@
+"""Deep momentum (Nested Learning, arXiv 2512.24695): the memory of past gradients is a small network, not only an average.
+
+For a matrix with gradient G, its shorter side as rows g, s = |G| / sqrt(rows), k = g / |g|:
+
+    memory(g) = m + s B silu(A k)                     what the memory expects of the row's gradient
+    m <- mu m + (1 - mu) G                            its constant part: momentum
+    A, B <- one step of gradient descent on mean over rows |B silu(A k) - (G - m) / s|^2 / 2, decayed by `keep`
+    U = orthogonalised(memory(G));   W <- W (1 - lr decay) - lr .2 sqrt(max(rows, columns)) U
+
+The average itself is the one memory without a key that gradient descent with rate 1 - mu on |m - G|^2 / 2 finds; A and B learn
+what the average misses and the row's own direction tells. B begins at zero. hidden = 0, or inner_rate = 0, is Muon without
+Nesterov's step, bit for bit; what is not a hidden matrix takes AdamW's steps as there. State: momentum, and 2 x hidden x the
+longer side for each matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinycore.optim.muon import Muon, Part, matrices_of, matrix_groups
+from tinycore.optim.newton_schulz import orthogonalised
+
+
+class DeepMomentum(Muon):
+    """Groups as `Muon`'s. hidden: units of the memory; inner_rate: of its own gradient descent; keep: what a step leaves."""
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        momentum: float,
+        *,
+        hidden: int,
+        inner_rate: float,
+        keep: float,
+        **options: Any,
+    ) -> None:
+        self.hidden, self.inner_rate, self.keep = hidden, inner_rate, keep
+        super().__init__(groups, momentum, False, options.pop("cautious"), **options)
+
+    def _kept_of_matrices(self, parameter: Tensor, parts: tuple[int, ...]) -> tuple[list[tuple[Tensor, ...]], bool]:
+        """(A (hidden, longer), B (longer, hidden)) of each matrix, views of one state."""
+        state, matrices = self.state[parameter], matrices_of(parameter, parts)
+        sides = [max(matrix.shape) for matrix in matrices]
+        if "memory" not in state:
+            first = torch.Generator().manual_seed(len(matrices) * sum(sides))  # the same on every process
+            drawn = [torch.randn(self.hidden, side, generator=first) for side in sides]
+            state["memory"] = torch.cat([torch.cat([a.flatten(), torch.zeros(a.numel())]) for a in drawn]).to(parameter)
+        halves = state["memory"].split([self.hidden * side for side in sides for _ in range(2)])
+        pairs = zip(sides, halves[::2], halves[1::2], strict=True)
+        return [(a.view(self.hidden, side), b.view(side, self.hidden)) for side, a, b in pairs], False
+
+    def _direction(self, members: list[Part]) -> Tensor:
+        average = torch.stack([part.momentum for part in members])
+        if not self.hidden or not self.inner_rate:
+            return orthogonalised(average, self.steps, self.dtype)
+        gradient = torch.stack([part.gradient for part in members])
+        a, b = (torch.stack([part.kept[i] for part in members]) for i in range(2))
+        scale = torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True) / gradient.shape[1] ** 0.5
+        scale = scale.clamp(min=torch.finfo(scale.dtype).tiny ** 0.5)
+        key = F.normalize(gradient, dim=2)
+        inner = key @ a.mT  # (S, rows, hidden)
+        missed = torch.baddbmm((average - gradient) / scale, F.silu(inner), b.mT)  # prediction less target
+        slope = torch.sigmoid(inner) * (1 + inner * (1 - torch.sigmoid(inner)))
+        rate = self.inner_rate / gradient.shape[1]
+        of_b = missed.mT @ F.silu(inner)
+        of_a = ((missed @ b) * slope).mT @ key
+        a, b = a.sub(of_a, alpha=rate).mul_(self.keep), b.sub(of_b, alpha=rate).mul_(self.keep)
+        for part, new_a, new_b in zip(members, a, b, strict=True):
+            part.kept[0].copy_(new_a)
+            part.kept[1].copy_(new_b)
+        memory = average + scale * (F.silu(key @ a.mT) @ b.mT)
+        return orthogonalised(memory, self.steps, self.dtype)
+
+
+def deep_momentum(
+    model: nn.Module,
+    learning_rate: float,
+    momentum: float = 0.95,
+    hidden: int = 8,
+    inner_rate: float = 0.1,
+    keep: float = 0.99,
+    ns_steps: int = 5,
+    ns_dtype: torch.dtype | None = None,
+    cautious: bool = False,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 0.1,
+) -> DeepMomentum:
+    """Deep momentum over the model's hidden matrices and AdamW over the rest; arguments as `muon`'s and in the class."""
+    return DeepMomentum(
+        matrix_groups(model, weight_decay),
+        momentum,
+        hidden=hidden,
+        inner_rate=inner_rate,
+        keep=keep,
+        cautious=cautious,
+        ns_steps=ns_steps,
+        ns_dtype=ns_dtype,
+        lr=learning_rate,
+        betas=betas,
+        eps=eps,
+        fused=True,
+    )
