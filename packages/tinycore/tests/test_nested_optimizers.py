@@ -166,6 +166,15 @@ def test_a_decoder_learns(make: Any, mixer: dict[str, Any]) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_a_memory_of_other_matrices_is_refused() -> None:
+    model = Plain()
+    optimizer = deep_momentum(model, 0.02)
+    model(drawn(0, 8, 6)).backward()
+    optimizer.step()
+    with pytest.raises(ValueError, match="is not one of 4 units"):
+        deep_momentum(Plain(), 0.02, hidden=4).load_state_dict(optimizer.state_dict())
+
+
 def test_a_model_without_such_matrices_is_refused() -> None:
     with pytest.raises(ValueError, match=r"hidden nn\.Linear matrices"):
         delta_gd(nn.Sequential(nn.LayerNorm(3)), 0.1)

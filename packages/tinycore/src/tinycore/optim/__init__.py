@@ -2,7 +2,7 @@
 
 from tinycore.optim.adam_atan2 import AdamATan2, adam_atan2
 from tinycore.optim.average import WeightAverage
-from tinycore.optim.deep_momentum import DeepMomentum, deep_momentum
+from tinycore.optim.deep_momentum import DeepMomentum, deep_momentum, deep_momentum_sides
 from tinycore.optim.delta_gd import DeltaGD, delta_gd
 from tinycore.optim.distributed_muon import DistributedMuon, distributed_muon
 from tinycore.optim.groups import adamw, decay_groups
@@ -29,6 +29,7 @@ __all__ = [
     "cosine",
     "decay_groups",
     "deep_momentum",
+    "deep_momentum_sides",
     "delta_gd",
     "distributed_muon",
     "m3",

@@ -28,6 +28,8 @@ from tinycore.optim.newton_schulz import orthogonalised
 class DeepMomentum(Muon):
     """Groups as `Muon`'s. hidden: units of the memory; inner_rate: of its own gradient descent; keep: what a step leaves."""
 
+    shaped_otherwise = ("memory",)  # state that has not its parameter's shape
+
     def __init__(
         self,
         groups: list[dict[str, Any]],
@@ -43,15 +45,27 @@ class DeepMomentum(Muon):
 
     def _kept_of_matrices(self, parameter: Tensor, parts: tuple[int, ...]) -> tuple[list[tuple[Tensor, ...]], bool]:
         """(A (hidden, longer), B (longer, hidden)) of each matrix, views of one state."""
-        state, matrices = self.state[parameter], matrices_of(parameter, parts)
-        sides = [max(matrix.shape) for matrix in matrices]
+        state, sides = self.state[parameter], deep_momentum_sides(parameter, parts)
         if "memory" not in state:
-            first = torch.Generator().manual_seed(len(matrices) * sum(sides))  # the same on every process
+            first = torch.Generator().manual_seed(sum(sides))  # the same on every process
             drawn = [torch.randn(self.hidden, side, generator=first) for side in sides]
             state["memory"] = torch.cat([torch.cat([a.flatten(), torch.zeros(a.numel())]) for a in drawn]).to(parameter)
         halves = state["memory"].split([self.hidden * side for side in sides for _ in range(2)])
         pairs = zip(sides, halves[::2], halves[1::2], strict=True)
         return [(a.view(self.hidden, side), b.view(side, self.hidden)) for side, a, b in pairs], False
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As every optimizer's. Raises ValueError where a memory is not one of its parameter's matrices."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            for parameter, parts in zip(group["params"], group["parts"], strict=True):
+                memory = self.state.get(parameter, {}).get("memory")
+                if memory is not None and memory.shape != (
+                    2 * self.hidden * sum(deep_momentum_sides(parameter, parts)),
+                ):
+                    raise ValueError(
+                        f"a memory of {memory.numel()} numbers is not one of {self.hidden} units for its matrices"
+                    )
 
     def _direction(self, members: list[Part]) -> Tensor:
         average = torch.stack([part.momentum for part in members])
@@ -74,6 +88,11 @@ class DeepMomentum(Muon):
             part.kept[1].copy_(new_b)
         memory = average + scale * (F.silu(key @ a.mT) @ b.mT)
         return orthogonalised(memory, self.steps, self.dtype)
+
+
+def deep_momentum_sides(parameter: Tensor, parts: tuple[int, ...]) -> list[int]:
+    """The longer side of each matrix in the parameter: its memory has 2 x hidden x as many numbers."""
+    return [max(matrix.shape) for matrix in matrices_of(parameter, parts)]
 
 
 def deep_momentum(
