@@ -15,14 +15,13 @@ longer side for each matrix.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinycore.optim.muon import Muon, Part, matrices_of, matrix_groups
-from tinycore.optim.newton_schulz import orthogonalised
+from tinycore.optim.muon import DECAY, Muon, MuonOptions, Part, completed, matrices_of, matrix_groups
 
 
 class DeepMomentum(Muon):
@@ -33,7 +32,7 @@ class DeepMomentum(Muon):
     def __init__(
         self,
         groups: list[dict[str, Any]],
-        momentum: float,
+        learning_rate: float,
         *,
         hidden: int,
         inner_rate: float,
@@ -41,7 +40,7 @@ class DeepMomentum(Muon):
         **options: Any,
     ) -> None:
         self.hidden, self.inner_rate, self.keep = hidden, inner_rate, keep
-        super().__init__(groups, momentum, False, options.pop("cautious"), **options)
+        super().__init__(groups, learning_rate, **options)
 
     def _kept_of_matrices(self, parameter: Tensor, parts: tuple[int, ...]) -> tuple[list[tuple[Tensor, ...]], bool]:
         """(A (hidden, longer), B (longer, hidden)) of each matrix, views of one state."""
@@ -70,7 +69,7 @@ class DeepMomentum(Muon):
     def _direction(self, members: list[Part]) -> Tensor:
         average = torch.stack([part.momentum for part in members])
         if not self.hidden or not self.inner_rate:
-            return orthogonalised(average, self.steps, self.dtype)
+            return self.orthogonalised(average)
         gradient = torch.stack([part.gradient for part in members])
         a, b = (torch.stack([part.kept[i] for part in members]) for i in range(2))
         scale = torch.linalg.vector_norm(gradient, dim=(1, 2), keepdim=True) / gradient.shape[1] ** 0.5
@@ -87,7 +86,7 @@ class DeepMomentum(Muon):
             part.kept[0].copy_(new_a)
             part.kept[1].copy_(new_b)
         memory = average + scale * (F.silu(key @ a.mT) @ b.mT)
-        return orthogonalised(memory, self.steps, self.dtype)
+        return self.orthogonalised(memory)
 
 
 def deep_momentum_sides(parameter: Tensor, parts: tuple[int, ...]) -> list[int]:
@@ -98,29 +97,18 @@ def deep_momentum_sides(parameter: Tensor, parts: tuple[int, ...]) -> list[int]:
 def deep_momentum(
     model: nn.Module,
     learning_rate: float,
-    momentum: float = 0.95,
     hidden: int = 8,
     inner_rate: float = 0.1,
     keep: float = 0.99,
-    ns_steps: int = 5,
-    ns_dtype: torch.dtype | None = None,
-    cautious: bool = False,
-    betas: tuple[float, float] = (0.9, 0.95),
-    eps: float = 1e-8,
-    weight_decay: float = 0.1,
+    **options: Unpack[MuonOptions],
 ) -> DeepMomentum:
-    """Deep momentum over the model's hidden matrices and AdamW over the rest; arguments as `muon`'s and in the class."""
-    return DeepMomentum(
-        matrix_groups(model, weight_decay),
-        momentum,
-        hidden=hidden,
-        inner_rate=inner_rate,
-        keep=keep,
-        cautious=cautious,
-        ns_steps=ns_steps,
-        ns_dtype=ns_dtype,
-        lr=learning_rate,
-        betas=betas,
-        eps=eps,
-        fused=True,
-    )
+    """Deep momentum over the model's hidden matrices and AdamW over the rest; arguments as in the class, options `muon`'s.
+
+    Raises ValueError for Nesterov's step, which a memory that is not an average does not have.
+    """
+    if options.get("nesterov"):
+        raise ValueError("nesterov: a deep memory has no step ahead")
+    options = {**options, "nesterov": False}
+    groups = matrix_groups(model, options.get("weight_decay", DECAY))
+    own: dict[str, Any] = {"hidden": hidden, "inner_rate": inner_rate, "keep": keep}
+    return DeepMomentum(groups, learning_rate, **own, **completed(options))

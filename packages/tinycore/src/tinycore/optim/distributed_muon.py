@@ -12,13 +12,13 @@ Before a checkpoint every process calls `consolidate_state_dict`, as with torch'
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tinycore.optim.muon import Muon, matrix_groups
+from tinycore.optim.muon import DECAY, Muon, MuonOptions, completed, matrix_groups
 
 
 class _Message(NamedTuple):
@@ -185,27 +185,9 @@ def owners(sizes: list[int], world: int) -> list[int]:
 def distributed_muon(
     model: nn.Module,
     learning_rate: float,
-    momentum: float = 0.95,
-    nesterov: bool = True,
-    ns_steps: int = 5,
-    ns_dtype: torch.dtype | None = None,
-    cautious: bool = False,
-    betas: tuple[float, float] = (0.9, 0.95),
-    eps: float = 1e-8,
-    weight_decay: float = 0.1,
     process_group: dist.ProcessGroup | None = None,
+    **options: Unpack[MuonOptions],
 ) -> DistributedMuon:
     """As `muon`, over the processes of a group."""
-    return DistributedMuon(
-        matrix_groups(model, weight_decay),
-        momentum,
-        nesterov,
-        cautious,
-        ns_steps=ns_steps,
-        ns_dtype=ns_dtype,
-        lr=learning_rate,
-        betas=betas,
-        eps=eps,
-        fused=True,
-        process_group=process_group,
-    )
+    groups = matrix_groups(model, options.get("weight_decay", DECAY))
+    return DistributedMuon(groups, learning_rate, process_group=process_group, **completed(options))

@@ -14,13 +14,12 @@ resumed inside a window of f steps goes on exactly.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from tinycore.optim.muon import Muon, Part, matrix_groups
-from tinycore.optim.newton_schulz import orthogonalised
+from tinycore.optim.muon import DECAY, Muon, MuonOptions, Part, completed, matrix_groups
 
 EPS = 1e-8
 
@@ -31,9 +30,7 @@ class M3(Muon):
     def __init__(
         self,
         groups: list[dict[str, Any]],
-        momentum: float,
-        nesterov: bool,
-        cautious: bool,
+        learning_rate: float,
         *,
         slow_period: int,
         slow_momentum: float,
@@ -43,7 +40,7 @@ class M3(Muon):
     ) -> None:
         self.slow_period, self.slow_momentum, self.slow_share = slow_period, slow_momentum, slow_share
         self.second_moment = second_moment
-        super().__init__(groups, momentum, nesterov, cautious, **options)
+        super().__init__(groups, learning_rate, **options)
 
     def _kept(self, parameter: Tensor) -> tuple[tuple[Tensor, ...], bool]:
         """M2, its orthogonalised form and V where there is one."""
@@ -70,7 +67,7 @@ class M3(Muon):
         found = super()._direction(members)
         due = [part for part in members if part.due]
         if due and self.slow_share:
-            slow = orthogonalised(torch.stack([part.kept[0] for part in due]), self.steps, self.dtype)
+            slow = self.orthogonalised(torch.stack([part.kept[0] for part in due]))
             for part, direction in zip(due, slow, strict=True):
                 part.kept[1].copy_(direction)
         if self.slow_share:
@@ -85,33 +82,19 @@ class M3(Muon):
 def m3(
     model: nn.Module,
     learning_rate: float,
-    momentum: float = 0.95,
-    nesterov: bool = True,
     slow_period: int = 8,
     slow_momentum: float = 0.9,
     slow_share: float = 0.5,
     second_moment: float | None = None,
-    ns_steps: int = 5,
-    ns_dtype: torch.dtype | None = None,
-    cautious: bool = False,
-    betas: tuple[float, float] = (0.9, 0.95),
-    eps: float = 1e-8,
-    weight_decay: float = 0.1,
+    **options: Unpack[MuonOptions],
 ) -> M3:
-    """M3 over the model's hidden matrices and AdamW over the rest; arguments as `muon`'s and in the module's docstring."""
+    """M3 over the model's hidden matrices and AdamW over the rest; arguments as in the module's docstring, options `muon`'s."""
     return M3(
-        matrix_groups(model, weight_decay),
-        momentum,
-        nesterov,
-        cautious,
+        matrix_groups(model, options.get("weight_decay", DECAY)),
+        learning_rate,
         slow_period=slow_period,
         slow_momentum=slow_momentum,
         slow_share=slow_share,
         second_moment=second_moment,
-        ns_steps=ns_steps,
-        ns_dtype=ns_dtype,
-        lr=learning_rate,
-        betas=betas,
-        eps=eps,
-        fused=True,
+        **completed(options),
     )

@@ -12,16 +12,18 @@ of one shape are orthogonalised as one stack. `cautious` lets a weight decay onl
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from tinycore.optim.newton_schulz import orthogonalised
+from tinycore.optim.newton_schulz import Coefficients, orthogonalised
 from tinycore.optim.periodic import PeriodicAdamW
 from tinycore.optim.roles import Role, roles
 
 RMS = 0.2  # of a step of AdamW, as Moonlight measured it
+DECAY = 0.1
 STACK = 2**26  # most elements that are orthogonalised at one time
 
 
@@ -39,11 +41,22 @@ class Muon(PeriodicAdamW):
     """Groups with "matrices" true, and the rows of each part in "parts", go Muon's way, the others AdamW's."""
 
     def __init__(
-        self, groups: list[dict[str, Any]], momentum: float, nesterov: bool, cautious: bool, **adamw: Any
+        self,
+        groups: list[dict[str, Any]],
+        learning_rate: float,
+        *,
+        momentum: float,
+        nesterov: bool,
+        ns_steps: int,
+        ns_dtype: torch.dtype | None,
+        coefficients: Coefficients,
+        cautious: bool,
+        betas: tuple[float, float],
+        eps: float,
     ) -> None:
         self.momentum, self.nesterov, self.cautious = momentum, nesterov, cautious
-        self.steps, self.dtype = adamw.pop("ns_steps"), adamw.pop("ns_dtype")
-        super().__init__(groups, **adamw)
+        self.orthogonalised = partial(orthogonalised, steps=ns_steps, dtype=ns_dtype, coefficients=coefficients)
+        super().__init__(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
 
     def _move(self) -> None:
         groups = self.param_groups
@@ -99,7 +112,7 @@ class Muon(PeriodicAdamW):
         stack = torch.stack([part.momentum for part in members])
         if self.nesterov:
             stack.lerp_(torch.stack([part.gradient for part in members]), 1 - self.momentum)
-        return orthogonalised(stack, self.steps, self.dtype)
+        return self.orthogonalised(stack)
 
     def _step_of_stack(self, members: list[Part], rate: float, decay: float) -> None:
         found = self._direction(members)
@@ -122,32 +135,43 @@ def matrices_of(tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
     return [part for matrix in stack for part in matrix.split(parts)] if parts else list(stack)
 
 
-def muon(
-    model: nn.Module,
-    learning_rate: float,
-    momentum: float = 0.95,
-    nesterov: bool = True,
-    ns_steps: int = 5,
-    ns_dtype: torch.dtype | None = None,
-    cautious: bool = False,
-    betas: tuple[float, float] = (0.9, 0.95),
-    eps: float = 1e-8,
-    weight_decay: float = 0.1,
-) -> Muon:
-    """Muon over the model's hidden matrices and AdamW over the rest, at one learning rate; `betas`, `eps`: AdamW's.
+class MuonOptions(TypedDict, total=False):
+    """Settings of Muon and of the rules built on it.
 
-    ns_dtype: of the orthogonalisation, None = bfloat16 on a GPU, float32 elsewhere.
+    momentum, nesterov: of the gradients. ns_steps, ns_dtype, coefficients: of the orthogonalisation; ns_dtype None = bfloat16
+    on a GPU, float32 elsewhere. cautious: decay only what the step makes smaller. weight_decay: of matrices. betas, eps:
+    AdamW's, for the rest.
     """
-    options: dict[str, Any] = {"lr": learning_rate, "betas": betas, "eps": eps, "fused": True}
-    return Muon(
-        matrix_groups(model, weight_decay),
-        momentum,
-        nesterov,
-        cautious,
-        ns_steps=ns_steps,
-        ns_dtype=ns_dtype,
-        **options,
-    )
+
+    momentum: float
+    nesterov: bool
+    ns_steps: int
+    ns_dtype: torch.dtype | None
+    coefficients: Coefficients
+    cautious: bool
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+
+
+def completed(options: MuonOptions) -> MuonOptions:
+    """With the default of everything that is not given, but for the weight decay, which is the groups'."""
+    found: MuonOptions = {
+        "momentum": 0.95,
+        "nesterov": True,
+        "ns_steps": 5,
+        "ns_dtype": None,
+        "coefficients": "quintic",
+        "cautious": False,
+        "betas": (0.9, 0.95),
+        "eps": 1e-8,
+    }
+    return found | {name: value for name, value in options.items() if name != "weight_decay"}  # ty: ignore
+
+
+def muon(model: nn.Module, learning_rate: float, **options: Unpack[MuonOptions]) -> Muon:
+    """Muon over the model's hidden matrices and AdamW over the rest, at one learning rate."""
+    return Muon(matrix_groups(model, options.get("weight_decay", DECAY)), learning_rate, **completed(options))
 
 
 def matrix_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
