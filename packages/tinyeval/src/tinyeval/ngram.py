@@ -85,6 +85,16 @@ class NgramModel:
         blocks = [self._log2(block) for block in _windows([document], self.order, self.vocab_size)]
         return np.concatenate(blocks) if blocks else np.empty(0)
 
+    def log2_distribution(self, context: NDArray[np.integer]) -> NDArray[np.float64]:
+        """log2 p of every token after ``context``, a document's first token and more: (T >= 1,) -> (V,) float64."""
+        tokens = np.asarray(context)[
+            -self.order :
+        ]  # one more than is looked at: the first token of these is context only
+        if not tokens.size:
+            raise ValueError("a distribution needs a context of at least one token, the one a document starts with")
+        (block,) = _windows([np.append(tokens.astype(np.int64), 0)], self.order, self.vocab_size)
+        return self._log2(block[-1] + np.arange(self.vocab_size))
+
     def _log2(self, grams: NDArray[np.int64]) -> NDArray[np.float64]:
         base = self.vocab_size + 1
         probability = np.full(grams.shape, 1.0 / self.vocab_size)

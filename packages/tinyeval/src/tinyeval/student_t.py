@@ -11,6 +11,7 @@ I_x(a, b) = 1 - I_{1-x}(b, a) elsewhere. The quantile is found by bisection: the
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 MAX_TERMS = 10_000  # the fraction needs some sqrt(max(a, b)) of them
 TINY = 1e-300  # stands for a zero denominator in Lentz's method
@@ -29,6 +30,7 @@ def tail(t: float, degrees: float) -> float:
     return 0.5 * _incomplete_beta(outer, inner, degrees / 2, 0.5)
 
 
+@lru_cache(maxsize=256)  # many comparisons of equally many items ask for the same one
 def quantile(probability: float, degrees: float) -> float:
     """The t with P(T <= t) = ``probability``.
 

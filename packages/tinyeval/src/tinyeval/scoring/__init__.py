@@ -1,0 +1,1 @@
+"""How an answer becomes a score, one kind of answer a module."""
