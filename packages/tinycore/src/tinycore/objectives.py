@@ -8,12 +8,15 @@ after those whose `step` is true (only before a step are gradients exchanged bet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinycore import losses
 from tinycore.depth.calls import Latents
 from tinycore.model_config import ModelConfig
 from tinycore.targets import IGNORED
@@ -25,8 +28,28 @@ EXPLORED = 0.1  # share of the rows that may not halt before a random number of 
 HALT_WEIGHT = 0.5
 
 
-def of(config: ModelConfig) -> Objective:
-    """The objective of the models of `config`: supervision step by supervision step where depth recurs."""
+@dataclass(frozen=True)
+class AgainstRepetition:
+    """Weights of three losses against a model that repeats itself (`tinycore.losses`): label smoothing of the target, what
+    unlikelihood and the entropy of the distributions count beside the cross-entropy."""
+
+    smoothing: float = 0.0
+    unlikelihood: float = 0.0
+    entropy: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.smoothing or self.unlikelihood or self.entropy)
+
+
+def of(config: ModelConfig, repetition: AgainstRepetition | None = None) -> Objective:
+    """The objective of the models of `config`: supervision step by supervision step where depth recurs.
+
+    Raises ValueError for losses against repetition there: what recurs is supervised in place or step by step.
+    """
+    if repetition:
+        if config.depth.recurs:
+            raise ValueError("losses against repetition are for one pass over text, and this model's depth recurs")
+        return partial(varied, repetition)
     return deep_supervision if config.depth.recurs else next_token
 
 
@@ -35,6 +58,29 @@ def next_token(
 ) -> Iterator[tuple[Losses, bool]]:
     """One forward pass, one backward, one step: the language-model objective, or, in place, that of a puzzle."""
     yield model(tokens, targets=targets, doc_ids=doc_ids, routes=routes).losses, True
+
+
+def varied(
+    repetition: AgainstRepetition,
+    model: nn.Module,
+    tokens: Tensor,
+    targets: Tensor,
+    doc_ids: Tensor | None = None,
+    routes: Tensor | None = None,
+) -> Iterator[tuple[Losses, bool]]:
+    """`next_token` with losses against repetition beside it: "lm" is smoothed, and "unlikelihood" and "entropy" are added,
+    the latter to be made larger. Needs all logits at once: memory (B, T, V)."""
+    out = model(tokens, targets=targets, doc_ids=doc_ids, routes=routes, return_logits=True)
+    found = dict(out.losses)
+    if repetition.smoothing:
+        found["lm"] = losses.smoothed_cross_entropy(out.logits, targets, repetition.smoothing)
+    if repetition.unlikelihood:
+        total, count = losses.unlikelihood(out.logits, tokens, targets, doc_ids)
+        found["unlikelihood"] = (repetition.unlikelihood * total, count)
+    if repetition.entropy:
+        total, count = losses.entropy(out.logits, targets)
+        found["entropy"] = (-repetition.entropy * total, count)
+    yield found, True
 
 
 def deep_supervision(
@@ -56,13 +102,13 @@ def deep_supervision(
         assert rows is not None
         assert wanted is not None
         out = model(rows, targets=wanted, doc_ids=documents, routes=labels, latents=latents, return_logits=halting)
-        latents, losses = out.latents, dict(out.losses)
+        latents, found = out.latents, dict(out.losses)
         if halting:
             logit = out.values["halt"][:, 0]
             logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
             total = F.binary_cross_entropy_with_logits(logit, solved(out.logits, wanted).to(logit), reduction="sum")
-            losses["halt"] = (HALT_WEIGHT * total, torch.full((), len(rows), device=rows.device))
-        yield losses, True
+            found["halt"] = (HALT_WEIGHT * total, torch.full((), len(rows), device=rows.device))
+        yield found, True
         if halting:
             left = ((logit <= 0) | (step < least)).nonzero()[:, 0]
             if not len(left):

@@ -154,9 +154,9 @@ class MuonOptions(TypedDict, total=False):
     weight_decay: float
 
 
-def completed(options: MuonOptions) -> MuonOptions:
+def completed(options: MuonOptions) -> dict[str, Any]:
     """With the default of everything that is not given, but for the weight decay, which is the groups'."""
-    found: MuonOptions = {
+    defaults: MuonOptions = {
         "momentum": 0.95,
         "nesterov": True,
         "ns_steps": 5,
@@ -166,7 +166,7 @@ def completed(options: MuonOptions) -> MuonOptions:
         "betas": (0.9, 0.95),
         "eps": 1e-8,
     }
-    return found | {name: value for name, value in options.items() if name != "weight_decay"}  # ty: ignore
+    return {name: value for name, value in {**defaults, **options}.items() if name != "weight_decay"}
 
 
 def muon(model: nn.Module, learning_rate: float, **options: Unpack[MuonOptions]) -> Muon:
