@@ -1,8 +1,8 @@
 """Questions with worked answers as rows: what is learned is the answer and the end behind it.
 
     tokens     end question answer end end end ...      documents 0, and -1 in the padding behind the first end
-    targets    the answer's tokens and its end, shifted (`answer_targets`); -100 in the question, in the padding, and where
-               a tool writes: the answer's tokens from <result> to </result>
+    targets    the answer's tokens and its end, shifted; -100 in the question, in the padding, and where a tool writes: the
+               answer's tokens from <result> to </result>
 
 Packed, a row holds as many problems as fit, each a document of its own: which ones stand together is settled once, by best
 fit, the longest first, and no problem is cut.
@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from tinydata.answer_targets import answer_targets
 from tinydata.batch import Batch
 from tinydata.loader import NO_TARGET, PADDING
 from tinydata.row_loader import RowLoader, require_rows
@@ -59,17 +59,27 @@ def encode_problems(
     return found
 
 
-def encode_parts(parts: Sequence[tuple[str, bool]], tokenizer: Tokenizer) -> EncodedProblem:
+class Part(NamedTuple):
+    """A piece of a text. learned: whether the model is to write it; trusted: whether we wrote it, so that names of special
+    tokens in it are these tokens."""
+
+    text: str
+    learned: bool
+    trusted: bool
+
+
+def encode_parts(parts: Sequence[Part | tuple[str, bool]], tokenizer: Tokenizer) -> EncodedProblem:
     """One text in pieces, each with whether it is learned -> ids: what is not, is given, wherever it stands.
 
-    Pieces are encoded one by one: cut them where whoever continues the text will. In those that are learned, which we wrote,
-    names of special tokens are these tokens; in the others never. Raises ValueError where nothing is learned.
+    Pieces are encoded one by one: cut them where whoever continues the text will. Those that are learned are trusted, the
+    others are not, unless a `Part` says otherwise. Raises ValueError where nothing is learned.
     """
-    if not any(learned for _, learned in parts):
+    pieces = [part if isinstance(part, Part) else Part(*part, part[1]) for part in parts]
+    if not any(piece.learned for piece in pieces):
         raise ValueError("encode_parts: nothing is learned")
-    pieces = [tokenizer.encode(text, allow_special=learned) for text, learned in parts]
-    given = [not learned for (_, learned), piece in zip(parts, pieces, strict=True) for _ in piece]
-    ids = [tokenizer.end_id, *(token for piece in pieces for token in piece), tokenizer.end_id]
+    encoded = [tokenizer.encode(piece.text, allow_special=piece.trusted) for piece in pieces]
+    given = [not piece.learned for piece, ids in zip(pieces, encoded, strict=True) for _ in ids]
+    ids = [tokenizer.end_id, *(token for ids in encoded for token in ids), tokenizer.end_id]
     return EncodedProblem(np.array(ids, dtype=np.int64), 1 + given.index(False), np.array([False, *given, False]))
 
 
@@ -117,9 +127,9 @@ class ProblemLoader(RowLoader[Batch, list[int]]):
                 problem = self.problems[index]
                 place = slice(at, at + len(problem.ids))
                 tokens[row, place], documents[row, place] = problem.ids, number
-                prompts = np.array([problem.prompt], dtype=np.int64)
-                targets[row, place] = answer_targets(problem.ids[None], prompts, self._end)[0]
-                targets[row, place][:-1][problem.given[1:]] = NO_TARGET
+                # a conversation may have an end within it (`chat_format`), behind which there is more to learn
+                learned = (np.arange(len(problem.ids)) >= problem.prompt) & ~problem.given
+                targets[row, place][:-1] = np.where(learned, problem.ids, NO_TARGET)[1:]
                 at = place.stop
         count = int((targets != NO_TARGET).sum())
         return Batch(tokens, targets, documents, count, int(self._token_bytes[targets].sum(dtype=np.int64)))

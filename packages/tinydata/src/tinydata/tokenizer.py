@@ -90,6 +90,10 @@ class Tokenizer:
             raise TokenizerError(f"tokenizer {name!r} cannot be had from the hub: {reason}") from None
         return cls(parse_tokenizer(content, name), name, end_token)
 
+    def with_conventions(self, conventions: Conventions) -> Tokenizer:
+        """The same tokens with other conventions; what separates documents stays."""
+        return Tokenizer(self._data, self._origin, self.end_token, conventions)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes tokenizer.json to `path`, or into it where it is a directory; `load` gives an equal tokenizer.
 
