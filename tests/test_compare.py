@@ -15,7 +15,11 @@ REPORTING = {
     "data.cache",
     "data.tokenizer.kind",
     "data.tokenizer.vocab_size",
+    "train.spikes.window",
+    "train.spikes.deviations",
     "train.log_every",
+    "train.norms_every",
+    "train.max_hours",
     "train.validate_every",
     "train.validate_rows",
     "train.save_every",
@@ -35,7 +39,7 @@ def test_the_verdict_on_every_field(tiny_recipe: Path) -> None:
     """A field that is new and not named here must be architecture or need permission: the safe side."""
     keys = compare.flatten(recipes.to_dict(recipes.load(tiny_recipe)))
     for key in keys:
-        if key.startswith(("model.", "train.lora.")) or key == "train.lora":
+        if key.startswith(("model.", "train.lora.")) or key in ("train.lora", "train.freeze"):
             expected = "architecture"
         else:
             expected = "reporting" if key in REPORTING else "numerics" if key in NUMERICS else "training"

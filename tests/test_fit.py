@@ -202,7 +202,7 @@ def test_a_run_keeps_the_micro_batch_of_its_budget(
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", ["adamw", "muon", "m3", "deep_momentum", "delta_gd"])
 def test_the_optimizers_state_is_what_is_predicted(kind: str) -> None:
     recipe = recipes.load("demo", [read("optim.kind", kind), read("model.vocab_size", "1024")])
     model = tinycore.build(recipe.model)
@@ -210,5 +210,6 @@ def test_the_optimizers_state_is_what_is_predicted(kind: str) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    states = [value for state in optimizer.state.values() for value in state.values()]
+    states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    states += [met.total for met in getattr(optimizer, "met", {}).values()]
     assert fit.predict(recipe, CPU, 1)["optimizer"] == sum(4 * value.numel() for value in states if value.ndim)

@@ -126,7 +126,7 @@ def test_the_expected_time_adds_up_its_parts() -> None:
 
 
 def test_no_time_for_one_step_is_one_line() -> None:
-    with pytest.raises(BadRequest, match="give more minutes") as caught:
+    with pytest.raises(BadRequest, match="give more time") as caught:
         horizon.steps_within(recipes.load("demo"), 1, 900_000, PACE, 5.0)
     assert "\n" not in str(caught.value)
 

@@ -25,11 +25,23 @@ Sessions = Callable[[Sequence[dict[str, Any]]], Any]
 FINAL = Path("checkpoints") / "step_00000012"
 
 
+OPTIMIZERS = {
+    "adamw": [],
+    "muon": ["--optim.kind", "muon"],
+    "shared muon": ["--optim.kind", "muon", "--optim.shared", "true"],
+    "m3": ["--optim.kind", "m3", "--optim.slow_period", "5"],
+    "deep_momentum": ["--optim.kind", "deep_momentum"],
+    "delta_gd": ["--optim.kind", "delta_gd"],
+    "adam_atan2": ["--optim.kind", "adam_atan2"],
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_two_processes_are_one_with_twice_the_accumulation(
-    sessions: Sessions, tiny_recipe: Path, tmp_path: Path
+    sessions: Sessions, tiny_recipe: Path, tmp_path: Path, kind: str
 ) -> None:
     one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
-    common = ["--recipe", str(tiny_recipe), "--train.micro_batch", "2", "--json"]
+    common = ["--recipe", str(tiny_recipe), "--train.micro_batch", "2", *OPTIMIZERS[kind], "--json"]
     alone, together = sessions(
         [{"argv": [*common, "--out", str(one)]}, {"argv": [*common, "--out", str(two)], "world": 2}]
     )
@@ -51,6 +63,10 @@ def test_two_processes_are_one_with_twice_the_accumulation(
     weights = [load_file(run / FINAL / "model.safetensors") for run in (one, two)]
     for name, tensor in weights[0].items():
         assert (tensor - weights[1][name]).norm() < 1e-4 * tensor.norm(), name
+    saved = [load_file(run / FINAL / "optimizer.safetensors") for run in (one, two)]
+    assert {name: value.shape for name, value in saved[0].items()} == {
+        name: value.shape for name, value in saved[1].items()
+    }
 
 
 def test_what_processes_tell_each_other(sessions: Sessions) -> None:

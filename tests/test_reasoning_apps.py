@@ -153,8 +153,7 @@ def test_the_pipelines_of_the_project_are_whole(name: str) -> None:
     found = plan.read(name)
     assert found.description
     for stage in found.stages:
-        if stage.app == "finetune":
-            assert isinstance(stage.recipe, str)
+        if stage.app == "finetune" and isinstance(stage.recipe, str):
             assert (DIRECTORY / f"{stage.recipe}.yaml").is_file()
         elif isinstance(stage.recipe, dict):
             recipes.from_dict({"model": found.model, **stage.recipe})

@@ -297,6 +297,9 @@ KINDS = {
     "cms": CMS,
     "moe": ["--model.layers.0.ffn", "{kind: moe, hidden: 16, experts: 4}"],
     "muon": [*CMS, "--optim.kind", "muon", "--optim.weight_decay_until", "0.5", "--train.recompute", "layers"],
+    "m3": [*CMS, "--optim.kind", "m3", "--optim.slow_period", "5"],
+    "deep_momentum": [*CMS, "--optim.kind", "deep_momentum"],
+    "delta_gd": [*CMS, "--optim.kind", "delta_gd"],
 }
 
 

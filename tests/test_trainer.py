@@ -3,7 +3,6 @@ of the same quantities gives."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,20 +12,22 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 import tinycore
 import tinydata
-from apps.common import compare, logs, optimization, processes, recipes, run_directory
+from apps.common import checkpoints, compare, logs, optimization, processes, recipes, run_directory
 from apps.common.checkpoints import Progress
 from apps.common.console import Console
 from apps.common.data import Prepared, prepare
 from apps.common.errors import TrainingFailed
 from apps.common.language_task import LanguageTask
 from apps.common.optimization import Factors
-from apps.common.recipe import AdamW
+from apps.common.recipe import M3, AdamW
 from apps.common.signals import StopRequest
 from apps.common.trainer import Trainer
 from tinycore.objectives import next_token
+from tinycore.optim import WeightAverage
 
 Make = Callable[..., tuple[Trainer, tinycore.Decoder]]
 
@@ -60,7 +61,7 @@ def make(tmp_path: Path, recipe: recipes.Recipe, prepared: Prepared) -> Make:
             latest=None,
             recipe=recipes.to_dict(chosen),
             environment=compare.environment(world.device, 1),
-            dataset={},
+            dataset=prepared.dataset,
             tokenizer=prepared.tokenizer.hash,
             lineage=[],
         )
@@ -259,22 +260,114 @@ def test_what_is_due_when(make: Make) -> None:
     assert all(row["tokens_per_second"] > 0 and row["mfu"] > 0 for row in timing)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(make: Make) -> None:
+def test_a_step_whose_loss_is_not_finite_does_not_take_place(make: Make) -> None:
+    """Weights, moments and what was learned are those of the step before; the next step is an ordinary one."""
+
     def breaks(model: torch.nn.Module, *batch: Any) -> Iterator[Any]:
         for losses, step in next_token(model, *batch):
             calls.append(1)
-            factor = float("nan") if len(calls) == 6 else 1.0
+            factor = float("inf") if len(calls) == 3 else 1.0
             yield {name: (total * factor, count) for name, (total, count) in losses.items()}, step
 
     calls: list[int] = []
-    trainer, _ = make(objective=breaks, steps=8, micro_batch=8, save_every=4, log_every=100)
+    taken: list[int] = []
+    trainer, _ = make(objective=breaks, steps=4, micro_batch=8, save_every=1, keep=4)
+    trainer.optimizer.register_step_pre_hook(lambda *_: taken.append(len(calls)))
+    trainer.run(StopRequest())
+    assert taken == [1, 2, 4]
+    rows = {row["step"]: row for row in metrics(trainer) if "learning_rate" in row}
+    assert (rows[3]["loss"], rows[3]["tokens"]) == (None, rows[2]["tokens"])
+    assert rows[4]["loss"] < rows[1]["loss"]
+    assert [row["step"] for row in metrics(trainer) if "skipped" in row] == [3]
+    assert trainer.run_directory is not None
+    saved = sorted(path.name for path in trainer.run_directory.checkpoints.iterdir())
+    assert saved == [f"step_{step:08d}" for step in (1, 2, 4)]  # nothing is saved amid such steps
+
+
+def test_weights_that_score_no_number_are_not_saved(make: Make) -> None:
+    """The run goes back at once, before three steps come to nothing, and on from there."""
+    trainer, _ = make(steps=6, micro_batch=8, save_every=2, validate_every=2, log_every=1)
+    really, scored = trainer.task.validate, []
+
+    def validate(model: Any) -> dict[str, Any]:
+        found = really(model)
+        scored.append(trainer.progress.step)
+        return {**found, "val_loss": math.nan, "val_bpb": math.nan} if len(scored) == 2 else found
+
+    trainer.task.validate = validate
+    trainer.run(StopRequest())
+    assert scored == [2, 4, 4, 6]
+    (event,) = trainer.progress.lineage
+    assert (event["event"], event["step"], event["failed"], event["skipped_rows"]) == ("rollback", 2, 4, 16)
+    assert [row["step"] for row in metrics(trainer) if "loss" in row] == [1, 2, 3, 4, 5, 6]
+
+
+def test_going_back_restores_every_kind_of_state(make: Make, recipe: recipes.Recipe) -> None:
+    """Weights, slow momenta, waiting gradients, averages and draws are what the checkpoint holds, to the bit."""
+    chosen = with_ffn(recipe, kind="cms", hidden=16, periods=[1, 3])
+    chosen = replace(chosen, optim=M3(learning_rate=1e-2, slow_period=3))
+    torch.manual_seed(0)
+    model = tinycore.build(chosen.model)
+    average = WeightAverage(model, 0.9)
+    poisoned: list[int] = []
+
+    def breaks(model: torch.nn.Module, *batch: Any) -> Iterator[Any]:
+        poisoned.append(1)
+        factor = float("nan") if len(poisoned) in (6, 7) else 1.0
+        for losses, step in next_token(model, *batch):
+            yield {name: (total * factor, count) for name, (total, count) in losses.items()}, step
+
+    trainer, _ = make(
+        recipe=chosen,
+        model=model,
+        average=average,
+        objective=breaks,
+        steps=7,
+        micro_batch=8,
+        save_every=4,
+        rollback_after=2,
+    )
+    assert trainer.run_directory is not None
+    held = []
+    really = trainer._go_back
+
+    def go_back() -> str:
+        name = really()
+        checkpoint = trainer.run_directory.checkpoints / name  # ty: ignore[unresolved-attribute]
+        tensors, scalars = checkpoints.optimizer_tensors(model, trainer.optimizer)
+        saved, told = checkpoints.read_progress(checkpoint)
+        assert scalars == told
+        for file, now in (
+            ("model.safetensors", model.state_dict()),
+            ("optimizer.safetensors", tensors),
+            (checkpoints.AVERAGE, average.tensors),
+            ("rng-00000.safetensors", {"torch": torch.get_rng_state()}),
+        ):
+            kept = load_file(checkpoint / file)
+            assert all(torch.equal(now[key], kept[key]) for key in now), file
+        held.append((saved.step, trainer.progress.data["position"]))
+        return name
+
+    trainer._go_back = go_back
+    trainer.run(StopRequest())
+    assert held == [(4, 7 * 8)]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(make: Make) -> None:
+    def breaks(model: torch.nn.Module, *batch: Any) -> Iterator[Any]:
+        for losses, step in next_token(model, *batch):
+            calls.append(1)
+            factor = float("nan") if len(calls) >= 6 else 1.0
+            yield {name: (total * factor, count) for name, (total, count) in losses.items()}, step
+
+    calls: list[int] = []
+    trainer, _ = make(objective=breaks, steps=8, micro_batch=8, save_every=0, log_every=100, rollback_after=2)
     with pytest.raises(TrainingFailed) as caught:
         trainer.run(StopRequest())
-    assert "not finite at step 6" in str(caught.value)
-    assert "step_00000004" in str(caught.value)
+    assert str(caught.value).startswith("loss or gradient not finite at step 6; there is no checkpoint yet")
+    assert len(calls) == 7
     assert trainer.run_directory is not None
-    assert [path.name for path in trainer.run_directory.checkpoints.iterdir()] == ["step_00000004"]
-    assert json.loads((trainer.run_directory.checkpoints / "step_00000004" / "trainer.json").read_text())["step"] == 4
+    assert not list(trainer.run_directory.checkpoints.glob("step_*"))
 
 
 def with_ffn(recipe: recipes.Recipe, **ffn: Any) -> recipes.Recipe:

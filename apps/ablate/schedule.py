@@ -27,8 +27,8 @@ from apps.common import files, recipes
 from apps.common.console import Console, duration, rate
 from apps.common.errors import RunError
 from apps.common.recipe import Recipe
+from apps.common.recovery import NOT_FINITE
 from apps.common.signals import StopRequest
-from apps.common.trainer import NOT_FINITE
 from apps.common.variants import Arm
 from tinycore import ConfigError
 from tinycore.config import load as load_strictly

@@ -19,6 +19,8 @@ BENCHMARKS = {
     "experts": "what each source of text loses without a cognitive expert",
     "hops": "loops beside layers on a task of k steps",
     "scratchpads": "states written down beside answers at once, on longer problems than those learned",
+    "sandbox": "runs a second of model-written code in each engine, and how long one takes to start",
+    "optim": "a step of Muon beside torch.optim.Muon and AdamW, alone and shared among processes",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }
 

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import tinycore
-from apps.common import files
+from apps.common import files, freezing
 from apps.common.errors import RunError
 from apps.common.lora import Adapters
 from apps.common.run_directory import RunDirectory
@@ -47,7 +47,7 @@ class Progress:
 
     tokens: targets learned from so far. data: the loader's position. best: the step of the best checkpoint and its score,
     latest: the values of the last validation (both None before one). recent: for each process, what it has summed up
-    since the last log line (see Tally).
+    since the last log line (see Tally). health, loss_scale: see Health and LossScale.
     """
 
     step: int
@@ -61,6 +61,11 @@ class Progress:
     tokenizer: str
     lineage: list[dict[str, Any]]
     recent: list[Any] = field(default_factory=list)
+    health: dict[str, Any] = field(default_factory=dict)
+    loss_scale: dict[str, Any] = field(default_factory=dict)
+
+
+NEWER = ("health", "loss_scale")  # fields that checkpoints of earlier versions lack
 
 
 def directory_of(step: int) -> str:
@@ -148,6 +153,14 @@ def newest(root: Path) -> Found | None:
     return None
 
 
+def stand_on(run: RunDirectory, path: Path, saved: Progress) -> None:
+    """Have the logs of `run` end, and `latest` and `best` point, where its checkpoint at `path`, which is `saved`, stood."""
+    run.cut(saved.step)
+    run.point("latest", path)
+    best = run.checkpoints / directory_of(saved.best["step"] if saved.best else saved.step)
+    run.point("best", best if best.exists() else path)
+
+
 def set_aside(path: Path) -> Path:
     """Rename a checkpoint that cannot be read, so that a good one may take its name; nothing is deleted."""
     target, number = path.with_name(f"damaged-{path.name}"), 2
@@ -167,6 +180,7 @@ def read_progress(path: Path) -> tuple[Progress, dict[str, Any]]:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise RunError(f"{file}: format version {version} is newer than this program reads ({FORMAT_VERSION}); update")
     scalars = document.pop("optimizer", None)
+    document: dict[str, Any] = {**{key: {} for key in NEWER}, **document}
     names = {entry.name for entry in fields(Progress)}
     if set(document) != names or not isinstance(scalars, dict):
         odd = sorted(set(document) ^ names) or ["optimizer"]
@@ -196,6 +210,8 @@ _NEEDS: dict[str, tuple[type | tuple[type, ...], set[str]]] = {
     "tokenizer": (str, set()),
     "lineage": (list, set()),
     "recent": (list, set()),
+    "health": (dict, set()),
+    "loss_scale": (dict, set()),
 }
 
 
@@ -209,8 +225,11 @@ def optimizer_tensors(model: Decoder, optimizer: torch.optim.Optimizer) -> tuple
     """The optimizer's state by parameter name: tensors as {"name/quantity": tensor}, other values likewise."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    order = {id(parameter): index for index, parameter in enumerate(parameters)}
+    state = optimizer.state_dict()["state"]
     for name, parameter in _named(model, optimizer):
-        for quantity, value in optimizer.state[parameter].items():
+        for quantity, value in state.get(order[id(parameter)], {}).items():
             target = tensors if isinstance(value, Tensor) else scalars
             target[f"{name}/{quantity}"] = value.detach().contiguous() if isinstance(value, Tensor) else value
     return tensors, scalars
@@ -223,12 +242,15 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> Decoder:
     """
     model = tinycore.load(path, device=device)
     if (path / AVERAGE).is_file():
+        # what was frozen has no average: it never moved
+        freezing.freeze(model, read_progress(path)[0].recipe["train"].get("freeze", ()))
         average = WeightAverage(model, 0.0)
         load_average(path, average)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in average.tensors:
                     parameter.copy_(average.tensors[name])
+        model.requires_grad_(True)
     return model
 
 
@@ -256,7 +278,8 @@ def load_optimizer(path: Path, scalars: dict[str, Any], model: Decoder, optimize
         name, _, quantity = key.rpartition("/")
         if name not in names:
             raise RunError(f"{file}: holds '{key}', and the model has no such parameter")
-        if isinstance(value, Tensor) and value.numel() > 1 and value.shape != names[name].shape:
+        own_shape = quantity in getattr(optimizer, "shaped_otherwise", ())  # the optimizer itself looks at these
+        if isinstance(value, Tensor) and value.numel() > 1 and value.shape != names[name].shape and not own_shape:
             raise RunError(f"{file}: '{key}' has shape {tuple(value.shape)}, its parameter {tuple(names[name].shape)}")
         state.setdefault(name, {})[quantity] = value
     asleep = model.dormant()

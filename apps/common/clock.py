@@ -28,6 +28,11 @@ class Clock:
         self.began = self.lap_began = time.perf_counter()
         self.lap_tokens, self.elapsed = tokens, elapsed
 
+    def back(self, tokens: int) -> None:
+        """Begin a new lap at `tokens` learned: what was learned since is lost, the time is spent all the same."""
+        self.lap_began, self.lap_tokens, self.lap_paused, self.lap_waited = time.perf_counter(), tokens, 0.0, 0.0
+        self.pauses = {}
+
     @contextlib.contextmanager
     def waiting(self) -> Generator[None]:
         """Around the wait for data."""

@@ -109,6 +109,7 @@ PRETRAIN_OPTIONS: dict[str, Option] = {
     "hardware": Option("with --dry-run: time and cost of the run on such devices", "NAME"),
     "price": Option("with --hardware: of one device for an hour", "P"),
     "mfu": Option("with --hardware: share of the device's FLOP/s that is reached, instead of an assumption", "0.3"),
+    "profile": Option("record where the time of a few steps goes, into profile/ of the run"),
     "json": JSON,
     "allow-changes": Option("let a resumed run differ from the saved one in optimizer, data or schedule"),
     "list-recipes": Option("print the recipes there are"),
@@ -138,6 +139,7 @@ class Request:
     dial: Dial | None = None
     derived: tuple[Derived, ...] = ()
     minutes: float | None = None
+    profile: bool = False
 
 
 def take_apart(argv: Sequence[str], grammar: Grammar) -> Arguments:
@@ -264,6 +266,7 @@ def parse(
         dial=asked.dial,
         derived=derived,
         minutes=asked.minutes,
+        profile="profile" in arguments.options,
     )
 
 

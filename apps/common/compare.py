@@ -32,10 +32,14 @@ RULES: dict[str, Verdict] = {
     "optim": "training",
     "train": "training",
     "train.lora": "architecture",
+    "train.freeze": "architecture",  # what there is of the optimizer's state
     "train.micro_batch": "numerics",
     "train.compile": "numerics",
     "train.recompute": "numerics",
+    "train.spikes": "reporting",
     "train.log_every": "reporting",
+    "train.norms_every": "reporting",
+    "train.max_hours": "reporting",  # train.steps is what came of it
     "train.validate_every": "reporting",
     "train.validate_rows": "reporting",
     "train.save_every": "reporting",

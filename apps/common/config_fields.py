@@ -27,5 +27,11 @@ def share(owner: object, *names: str) -> None:
             raise ConfigError(f"{name}: {getattr(owner, name)} is not a share between 0 and 1")
 
 
+def below_one(owner: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(owner, name) < 1:
+            raise ConfigError(f"{name}: {getattr(owner, name)} is not at least 0 and below 1")
+
+
 def described(help: str, default: Any = MISSING) -> Any:
     return field(metadata={"help": help}) if default is MISSING else field(default=default, metadata={"help": help})

@@ -96,7 +96,7 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     """
     config = recipe.data
     assert isinstance(config, TextData)
-    sources = [_source(source) for source in config.sources]
+    sources = [source_of(source) for source in config.sources]
     descriptions = [_description(source, made) for source, made in zip(config.sources, sources, strict=True)]
     key = _key(config, descriptions)
     directory = Path(config.cache) / key
@@ -107,7 +107,8 @@ def prepare(recipe: Recipe, console: Console) -> Prepared:
     return _open(recipe, config, key, directory)
 
 
-def _source(config: SourceConfig) -> Source:
+def source_of(config: SourceConfig) -> Source:
+    """What reads the documents of `config`."""
     if isinstance(config, EmbeddedSource):
         return EmbeddedCorpus(config.parts, synthetic_documents=config.documents, seed=config.seed)
     if isinstance(config, FilesSource):

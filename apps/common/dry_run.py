@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import tinycore
-from apps.common import fit, forecast, precision, processes
+from apps.common import fit, forecast, freezing, precision, processes
 from apps.common.command_line import Request
 from apps.common.console import Console, short, size
 from apps.common.layer_map import layer_map
@@ -26,6 +26,7 @@ class Plan:
     """The derived values of a request. FLOPs are per token, forward and backward; bytes are per process."""
 
     parameters: int
+    trained_parameters: int
     embedding_parameters: int
     processes: int
     device: str
@@ -64,6 +65,7 @@ def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
     tokens_per_step = recipe.train.batch_size * length
     return Plan(
         parameters=counts.parameters,
+        trained_parameters=freezing.trained(recipe),
         embedding_parameters=counts.embedding_parameters,
         processes=world,
         device=where.device,
@@ -96,6 +98,7 @@ def show(request: Request, console: Console) -> int:
     console.table(
         {
             "parameters": f"{found.parameters:,}, of which {share:.0%} embed {model.vocab_size:,} tokens",
+            **_trained(found),
             "depth": f"{layers} layers" + (f", {calls} calls" if calls != layers else ""),
             **_layers(model),
             "width": f"{model.dim} channels, context {model.max_seq_len} tokens",
@@ -159,6 +162,12 @@ def _share_forward(recipe: Recipe) -> str:
     return (
         f"matrix products, per token: {depth.passes} supervision steps, of whose every one the last cycle goes backward"
     )
+
+
+def _trained(found: Plan) -> dict[str, str]:
+    """A row about parameters where not all of them are trained."""
+    frozen = found.parameters - found.trained_parameters
+    return {"trained": f"{found.trained_parameters:,}, train.freeze keeps {frozen:,} as they are"} if frozen else {}
 
 
 def _layers(model: tinycore.ModelConfig) -> dict[str, str]:

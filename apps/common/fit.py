@@ -26,7 +26,7 @@ from apps.common import process_memory
 from apps.common.console import size
 from apps.common.data_config import TextData
 from apps.common.errors import BadRequest
-from apps.common.recipe import M3, Muon, Recipe
+from apps.common.recipe import M3, DeepMomentum, DeltaGD, Muon, Recipe
 
 if TYPE_CHECKING:
     from apps.common.command_line import Arguments
@@ -58,7 +58,7 @@ class Place:
 
     @property
     def product_bytes(self) -> int:
-        return 2 if self.precision == "bf16" else 4
+        return 4 if self.precision == "fp32" else 2
 
     def allocator(self, activations: int) -> int:
         """Bytes that lie free between tensors while there are so many bytes of activations."""
@@ -106,14 +106,22 @@ def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) 
 
 def _spared(recipe: Recipe) -> int:
     """Bytes of state that the optimizer does not have, of AdamW's two moments: Muon has one of a hidden matrix, M3 four or
-    five, so that it has more."""
-    if not isinstance(recipe.optim, Muon):
+    five, so that it has more; a deep memory and the delta rule's sums come with one."""
+    config = recipe.optim
+    if not isinstance(config, Muon | DeltaGD):
         return 0
     with torch.device("meta"):
         model = tinycore.build(recipe.model)
-    kept = 1 if not isinstance(recipe.optim, M3) else 4 if recipe.optim.second_moment is None else 5
-    hidden = sum(role.parameter.numel() for role in tinycore.optim.roles(model) if role.kind == "hidden")
-    return 4 * (2 - kept) * hidden
+    hidden = [role for role in tinycore.optim.roles(model) if role.kind == "hidden"]
+    elements = sum(role.parameter.numel() for role in hidden)
+    if isinstance(config, DeltaGD):
+        heard = tinycore.optim.delta_gd(model, config.learning_rate).met
+        return 4 * sum(parameter.numel() - met.total.numel() for parameter, met in heard.items())
+    if isinstance(config, DeepMomentum):
+        sides = sum(sum(tinycore.optim.deep_momentum_sides(role.parameter, role.parts)) for role in hidden)
+        return 4 * (elements - 2 * config.hidden * sides)
+    kept = 1 if not isinstance(config, M3) else 4 if config.second_moment is None else 5
+    return 4 * (2 - kept) * elements
 
 
 def largest(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) -> int:

@@ -23,20 +23,24 @@ CPU = "cpu"  # this machine: memory and speed are measured, not looked up
 
 @dataclass(frozen=True)
 class Hardware:
-    """A card: `device` begins what its driver calls it, `memory` in bytes, FLOP/s; bf16 None: it has no such units."""
+    """A card: `device` begins what its driver calls it, `memory` in bytes, FLOP/s; bf16 None: it has no such units.
+    fp16 None: as fast as bf16."""
 
     name: str
     device: str
     memory: int
     bf16: float | None
     fp32: float
+    fp16: float | None = None
 
     def flops(self, precision: str) -> float:
-        """Dense FLOP/s at "bf16" or "fp32". Raises BadRequest for bf16 where there is none."""
+        """Dense FLOP/s at "bf16", "fp16" or "fp32". Raises BadRequest for bf16 where there is none."""
+        if precision == "fp16":
+            return self.fp16 or self.bf16 or self.fp32
         if precision != "bf16":
             return self.fp32
         if self.bf16 is None:
-            raise BadRequest(f"train.precision: {self.name} has no bf16; use auto or fp32")
+            raise BadRequest(f"train.precision: {self.name} has no bf16; use auto, fp16 or fp32")
         return self.bf16
 
 
@@ -46,7 +50,7 @@ TABLE = (
     Hardware("rtx3090", "RTX 3090", 24 * GIB, 71e12, 35.6e12),
     Hardware("rtx4090", "RTX 4090", 24 * GIB, 165.2e12, 82.6e12),
     Hardware("rtx5090", "RTX 5090", 32 * GIB, 209.5e12, 104.8e12),
-    Hardware("t4", "T4", 16 * GIB, None, 8.1e12),  # sm_75: 65e12 in fp16, which the trainer does not use
+    Hardware("t4", "T4", 16 * GIB, None, 8.1e12, fp16=65e12),  # sm_75
     Hardware("l40s", "L40S", 48 * GIB, 362e12, 91.6e12),
     Hardware("a100", "A100", 40 * GIB, 312e12, 19.5e12),  # the smaller of its two memories
     Hardware("h100-pcie", "H100 PCIe", 80 * GIB, 756e12, 51e12),

@@ -65,6 +65,8 @@ def read(arguments: Arguments, resuming: bool) -> Asked:
         raise BadRequest("--size derives a recipe and --recipe names one; give one of them")
     horizons = [name for name in given if name != "--size"]
     horizons += ["--train.steps"] * any(override.dotted == "train.steps" for override in arguments.overrides)
+    if "--minutes" in horizons:
+        horizons += ["--train.max_hours"] * any(each.dotted == "train.max_hours" for each in arguments.overrides)
     if len(horizons) > 1:
         raise BadRequest(f"{' and '.join(horizons)} each say how long to train; give one of them")
     return Asked(
@@ -149,13 +151,15 @@ def expected_seconds(recipe: Recipe, world: int, parameters: int, pace: Pace, st
     )
 
 
-def steps_within(recipe: Recipe, world: int, parameters: int, pace: Pace, seconds: float) -> int:
-    """The most steps that end within `seconds`. Raises BadRequest where not even one does."""
+def steps_within(
+    recipe: Recipe, world: int, parameters: int, pace: Pace, seconds: float, what: str = "--minutes"
+) -> int:
+    """The most steps that end within the `seconds` that `what` allows. Raises BadRequest where not even one does."""
     least = expected_seconds(recipe, world, parameters, pace, 1)
     if least > seconds:
         raise BadRequest(
-            f"--minutes: {max(seconds, 0.0):.0f} s are left after preparing and one step with its validation, checkpoint "
-            f"and report takes {least:.0f} s here; give more minutes, fewer train.validate_rows, or a smaller model"
+            f"{what}: {max(seconds, 0.0):.0f} s are left after preparing and one step with its validation, checkpoint "
+            f"and report takes {least:.0f} s here; give more time, fewer train.validate_rows, or a smaller model"
         )
     low, high = 1, 2
     while expected_seconds(recipe, world, parameters, pace, high) <= seconds:

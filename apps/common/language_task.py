@@ -14,6 +14,7 @@ from torch import nn
 import tinydata
 from apps.common.data import Prepared
 from apps.common.data_config import TextData
+from apps.common.errors import BadRequest
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.samples import Sampler
@@ -63,7 +64,7 @@ class LanguageTask(Task):
         # the first rows that were trained on: their distance from the validation rows is what was memorised
         self.seen = Validator(world, self.loader, rows)
         self.sampler = Sampler(recipe.sample, self.tokenizer, recipe.train.seed)
-        self.objective = objectives.of(recipe.model)
+        self.objective = objective_of(recipe)
 
     def passes(self, model: nn.Module, batch: tinydata.Batch) -> Iterator[tuple[Losses, bool]]:
         """See `Task`."""
@@ -107,3 +108,14 @@ class LanguageTask(Task):
             samples = timed(lambda: sampler(model, 0) if self.world.is_main else None) * self.world.size
         validation = batch * sum(math.ceil(rows / at_once) for rows in scored)
         return validation, samples * self.recipe.sample.max_new_tokens / tokens
+
+
+def objective_of(recipe: Recipe) -> objectives.Objective:
+    """Raises BadRequest for losses that the model's depth has no place for."""
+    wanted = recipe.train.repetition
+    try:
+        return objectives.of(
+            recipe.model, objectives.AgainstRepetition(wanted.smoothing, wanted.unlikelihood, wanted.entropy)
+        )
+    except ValueError as error:
+        raise BadRequest(f"train.repetition: {error}") from None

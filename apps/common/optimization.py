@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from apps.common.recipe import (
@@ -15,6 +16,8 @@ from apps.common.recipe import (
     AdamW,
     Constant,
     Cosine,
+    DeepMomentum,
+    DeltaGD,
     Muon,
     OptimConfig,
     ScheduleConfig,
@@ -27,12 +30,21 @@ def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of the recipe over the model's parameters."""
     if isinstance(config, AdamW):
         shared: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+        if isinstance(config, DeltaGD):
+            shared |= {"momentum": config.momentum, "scale": config.scale, "forgetting": config.forgetting}
+            return optim.delta_gd(model, config.learning_rate, **shared)
         if not isinstance(config, Muon):
             return optim.adamw(model, config.learning_rate, **shared)
-        make = optim.muon
+        make: Callable[..., torch.optim.Optimizer] = partial(optim.muon, nesterov=config.nesterov)
+        if config.shared and dist.is_available() and dist.is_initialized():
+            make = partial(optim.distributed_muon, nesterov=config.nesterov)
+        if isinstance(config, DeepMomentum):
+            own: dict[str, Any] = {"hidden": config.hidden, "inner_rate": config.inner_rate, "keep": config.keep}
+            make = partial(optim.deep_momentum, **own)
         if isinstance(config, M3):
             make = partial(
                 optim.m3,
+                nesterov=config.nesterov,
                 slow_period=config.slow_period,
                 slow_momentum=config.slow_momentum,
                 slow_share=config.slow_share,
@@ -42,9 +54,9 @@ def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
             model,
             config.learning_rate,
             momentum=config.momentum,
-            nesterov=config.nesterov,
             cautious=config.cautious,
             ns_steps=config.ns_steps,
+            coefficients=config.ns_coefficients,
             ns_dtype=None if config.ns_dtype == "auto" else getattr(torch, config.ns_dtype),
             **shared,
         )

@@ -1,7 +1,8 @@
-"""Which precision matrix products run in: bf16 autocast where the hardware has fast bf16, float32 elsewhere.
+"""Which precision matrix products run in: bf16 autocast where the hardware has fast bf16, float32 elsewhere, or fp16 on
+request.
 
-Weights, gradients and optimizer state are float32 in either case; autocast casts inside matrix products only, so bf16
-needs no loss scaling. fp16 is not offered: it does, and float32 serves every device without fast bf16 at our sizes.
+Weights, gradients and optimizer state are float32 in every case; autocast casts inside matrix products only. bf16 has the
+range of float32; fp16 has not, and scales the loss (apps/common/loss_scale.py). It is for GPUs without bf16, such as a T4.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from apps.common.errors import BadRequest
 
 
 def resolve(requested: str, device: torch.device) -> str:
-    """`requested` (auto, bf16 or fp32) as bf16 or fp32. Raises BadRequest for bf16 on a device that has none."""
+    """`requested` (auto, bf16, fp16 or fp32) as one of the last three. Raises BadRequest for what `device` has not."""
     if requested == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     if requested == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise BadRequest(f"train.precision: {torch.cuda.get_device_name(device)} has no bf16; use fp32")
+        raise BadRequest(f"train.precision: {torch.cuda.get_device_name(device)} has no bf16; use fp16 or fp32")
+    if requested == "fp16" and device.type != "cuda":
+        raise BadRequest(
+            f"train.precision: fp16 is for CUDA devices, and this is {device.type}; use bf16, fp32 or auto"
+        )
     return requested
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from apps.common.config_fields import described, not_negative, positive, share
-from apps.common.data_config import DataConfig, TokenizerConfig, TrainedTokenizer
+from apps.common.config_fields import below_one, described, not_negative, positive, share
+from apps.common.data_config import DataConfig, EmbeddedSource, SourceConfig, TokenizerConfig, TrainedTokenizer
 from tinycore.config import ConfigError
 from tinydata.synthetic.arithmetic import MAX_STEPS
 from tinydata.synthetic.exercise import FORMS
@@ -28,10 +28,17 @@ class AnsweredData:
     packed: bool = described("train on rows of as many problems as fit, each for itself; false: one a row", True)
     exact: int = described("held-out problems that are answered at each validation, to count exact matches", 64)
     answer_tokens: int = described("longest answer that is written then", 200)
+    replay: float = described("share of the training tokens that are documents, so that they are not forgotten", 0.0)
+    replay_from: tuple[SourceConfig, ...] = field(
+        default_factory=lambda: (EmbeddedSource(),), metadata={"help": "sources of these documents"}
+    )
 
     def __post_init__(self) -> None:
         positive(self, "sequence_length", "answer_tokens")
         not_negative(self, "exact")
+        below_one(self, "replay")
+        if self.replay and not self.replay_from:
+            raise ConfigError("replay_from: needs at least one source")
         if not 0 < self.validation <= 0.5:
             raise ConfigError(f"validation: {self.validation} is not above 0 and at most .5")
 
@@ -108,3 +115,32 @@ class ExerciseData(AnsweredData, DataConfig, kind="exercises"):
     @property
     def next_command(self) -> str:
         return 'uv run apps/reason {} "What is 347 * 892?"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatData(AnsweredData, DataConfig, kind="chat"):
+    """Conversations, of which the assistant's words are learned; the format becomes the model's chat template."""
+
+    path: str | None = described(
+        'JSONL with "messages" of role and content a line; null: made-up dialogues with checked answers', None
+    )
+    format: Literal["chatml", "plain"] = described(
+        "how turns are written: between tokens of their own, or as User: and Assistant:", "chatml"
+    )
+    think: float = described("share of the conversations that show their thoughts, where they have any", 0.45)
+    conversations: int = described("of those that are made up, all sides together", 4000)
+    seed: int = described("of these", 0)
+    language: Literal["english", "spanish"] = described("of these", "english")
+    exact: int = described("not for conversations, whose answers have no one value: 0", 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share(self, "think")
+        positive(self, "conversations")
+        not_negative(self, "seed")
+        if self.exact:
+            raise ConfigError("exact: the answers of conversations are not counted; leave it 0")
+
+    @property
+    def tags(self) -> bool:
+        return False

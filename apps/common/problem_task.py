@@ -14,14 +14,14 @@ from torch import nn
 
 from apps.common import tool_use
 from apps.common.generator import ModelGenerator
-from apps.common.language_task import LanguageTask
+from apps.common.language_task import LanguageTask, objective_of
 from apps.common.problem_config import AnsweredData
 from apps.common.problems import PreparedProblems
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.samples import Sampler
 from apps.common.validation import Validator
-from tinycore import Decoder, objectives
+from tinycore import Decoder
 from tinydata import ProblemLoader
 from tinyreason import Answers, final_answer
 
@@ -40,7 +40,7 @@ class ProblemTask(LanguageTask):
         self.validator, self.seen = Validator(world, self.held_out, rows), Validator(world, self.loader, rows)
         self.toolbox = tool_use.toolbox(self.tokenizer) if recipe.data.tags else None
         self.sampler = Sampler(recipe.sample, self.tokenizer, recipe.train.seed, self.toolbox)
-        self.objective = objectives.of(recipe.model)
+        self.objective = objective_of(recipe)
         asked = prepared.written[: recipe.data.exact]
         self.labels = sorted({problem.label for problem in asked if problem.label})
 

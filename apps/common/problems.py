@@ -5,17 +5,19 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import tinydata
+from apps.common import chats
 from apps.common.console import Console
 from apps.common.data_config import HubTokenizer, TokenizerFile, TrainedTokenizer
 from apps.common.errors import BadRequest
 from apps.common.prepared import InMemory
-from apps.common.problem_config import AnsweredData, ExerciseData, ProblemData
+from apps.common.problem_config import AnsweredData, ChatData, ExerciseData, ProblemData
+from apps.common.replay import with_replay
 from tinydata import Document, EncodedProblem, Tokenizer, encode_problems, split_of, train_tokenizer
 from tinydata.documents import Split
 from tinydata.problem_loader import content_key
@@ -51,36 +53,63 @@ class PreparedProblems(InMemory):
 
 def prepare(data: AnsweredData, vocab_size: int, console: Console) -> PreparedProblems:
     """The problems of `data` for a model of `vocab_size` tokens. Raises SourceError, TokenizerError or BadRequest."""
+    if isinstance(data, ChatData):
+        return _chats(data, vocab_size, console)
     if isinstance(data, ExerciseData):
         name = "exercises"
         sides = {side: list(written(data, side)) for side in ("train", "validation")}
     else:
         assert isinstance(data, ProblemData)
         name, sides = _read(data, console)
+    _require_both(name, sides)
+    texts = (problem.prompt + problem.solution for problem in sides["train"])
+    tokenizer = _tokenizer(data, texts, vocab_size)
+    rows = {
+        side: encode_problems([(one.prompt, one.solution) for one in found], tokenizer, calls=data.tags)
+        for side, found in sides.items()
+    }
+    fitting = _fitting(name, data, rows, console)
+    train, held_out = ([rows[side][index] for index in fitting[side]] for side in ("train", "validation"))
+    kept = [sides["validation"][index] for index in fitting["validation"]]
+    return PreparedProblems(tokenizer, with_replay(data, train, tokenizer, console), held_out, kept)
+
+
+def _chats(data: ChatData, vocab_size: int, console: Console) -> PreparedProblems:
+    """Conversations; the tokenizer then knows how they are written."""
+    name, sides = chats.sides(data, console)
+    _require_both(name, sides)
+    texts = (message.text for conversation in sides["train"] for message in conversation)
+    tokenizer = chats.with_template(_tokenizer(data, texts, vocab_size), data)
+    rows = {side: chats.encoded(found, tokenizer, data) for side, found in sides.items()}
+    fitting = _fitting(name, data, rows, console)
+    train, held_out = ([rows[side][index] for index in fitting[side]] for side in ("train", "validation"))
+    return PreparedProblems(tokenizer, with_replay(data, train, tokenizer, console), held_out, [])
+
+
+def _require_both(name: str, sides: Mapping[str, Sequence[Any]]) -> None:
     for side, found in sides.items():
         if not found:
             raise BadRequest(f"data: none of the problems of {name} fell into the {side} split; give more problems")
-    tokenizer = _tokenizer(data, sides["train"])
-    if tokenizer.vocab_size > vocab_size:
-        raise BadRequest(
-            f"model.vocab_size: {vocab_size} has no row for every one of the tokenizer's {tokenizer.vocab_size} tokens"
-        )
-    encoded: dict[str, list[EncodedProblem]] = {}
-    left_out, kept = 0, []
-    for side, found in sides.items():
-        rows = encode_problems([(one.prompt, one.solution) for one in found], tokenizer, calls=data.tags)
-        short = [index for index, row in enumerate(rows) if len(row.ids) <= data.sequence_length]
-        left_out += len(rows) - len(short)
-        encoded[side] = [rows[index] for index in short]
-        kept = [found[index] for index in short]
+
+
+def _fitting(
+    name: str, data: AnsweredData, rows: Mapping[str, Sequence[EncodedProblem]], console: Console
+) -> dict[str, list[int]]:
+    """Which of each side a row can hold; what is left out is said. Raises BadRequest where it is all of a side."""
+    found = {
+        side: [index for index, row in enumerate(encoded) if len(row.ids) <= data.sequence_length]
+        for side, encoded in rows.items()
+    }
+    for side, short in found.items():
         if not short:
             raise BadRequest(
                 f"data.sequence_length: every problem of the {side} split is longer than {data.sequence_length}"
             )
+    left_out = sum(len(encoded) - len(found[side]) for side, encoded in rows.items())
     if left_out:
         console.say(f"{name}: left out {left_out:,} problems of more than {data.sequence_length} tokens")
-    console.say(f"{name}: {len(encoded['train']):,} problems to train on, {len(encoded['validation']):,} held out")
-    return PreparedProblems(tokenizer, encoded["train"], encoded["validation"], kept)
+    console.say(f"{name}: {len(found['train']):,} problems to train on, {len(found['validation']):,} held out")
+    return found
 
 
 def generated(data: ExerciseData, side: Split, seed: int | None = None) -> Iterator[Exercise]:
@@ -123,20 +152,25 @@ def _read(data: ProblemData, console: Console) -> tuple[str, dict[str, list[Writ
     return source.name, sides
 
 
-def _tokenizer(data: AnsweredData, found: Sequence[Written]) -> Tokenizer:
+def _tokenizer(data: AnsweredData, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """What the recipe names, or one trained on `texts`. Raises BadRequest where the model has no row for all of its tokens."""
     wanted = data.tokenizer
     if isinstance(wanted, TokenizerFile):
-        return Tokenizer.load(wanted.path)
-    if isinstance(wanted, HubTokenizer):
-        return Tokenizer.from_hub(wanted.name)
-    assert isinstance(wanted, TrainedTokenizer)
-    tags = [token for token in SPECIAL_TOKENS if data.tags]
+        found = Tokenizer.load(wanted.path)
+    elif isinstance(wanted, HubTokenizer):
+        found = Tokenizer.from_hub(wanted.name)
+    else:
+        assert isinstance(wanted, TrainedTokenizer)
+        tags = [token for token in SPECIAL_TOKENS if data.tags]
+        found = train_tokenizer((Document(_without(text, tags), "problems") for text in texts), wanted.vocab_size)
+    if found.vocab_size > vocab_size:
+        raise BadRequest(
+            f"model.vocab_size: {vocab_size} has no row for every one of the tokenizer's {found.vocab_size} tokens"
+        )
+    return found
 
-    def documents() -> Iterator[Document]:
-        for problem in found:
-            text = problem.prompt + problem.solution
-            for tag in tags:
-                text = text.replace(tag, "")
-            yield Document(text, "problems")
 
-    return train_tokenizer(documents(), wanted.vocab_size)
+def _without(text: str, tags: Sequence[str]) -> str:
+    for tag in tags:
+        text = text.replace(tag, "")
+    return text

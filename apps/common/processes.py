@@ -150,7 +150,7 @@ def start(requested_device: str, requested_precision: str, processes: int, track
         try:
             accelerator = Accelerator(
                 cpu=device == "cpu",
-                mixed_precision="bf16" if precision == "bf16" else "no",
+                mixed_precision="no" if precision == "fp32" else precision,
                 log_with=list(trackers) or None,
                 # trackers that need a directory get the run's once it is known
                 project_config=ProjectConfiguration(project_dir=".", logging_dir="."),

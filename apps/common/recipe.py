@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from apps.common.config_fields import described, not_negative, positive, share
+from apps.common.config_fields import below_one, described, not_negative, positive, share
 from apps.common.data_config import DataConfig, TextData, TrainedTokenizer
 from apps.common.lora import LoRA
 from apps.common.puzzle_config import PuzzleData
@@ -112,12 +112,17 @@ class Muon(AdamW, kind="muon"):
     ns_dtype: Literal["auto", "bfloat16", "float32"] = described(
         "in which matrices are orthogonalised; auto: bfloat16 on a GPU, float32 elsewhere", "auto"
     )
+    ns_coefficients: Literal["quintic", "polar_express"] = described(
+        "of Newton-Schulz; polar_express (arXiv 2505.16932) has others for each step and comes nearer", "quintic"
+    )
+    shared: bool = described("share its state and its work out among the processes (ZeRO-1)", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "ns_steps")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"momentum: {self.momentum} is not at least 0 and below 1")
+        below_one(self, "momentum")
+        if self.shared and type(self) is not Muon:
+            raise ConfigError(f"shared: only muon shares its state out, {self.kind} does not")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +140,43 @@ class M3(Muon, kind="m3"):
         super().__post_init__()
         positive(self, "slow_period")
         not_negative(self, "slow_share")
-        if not 0 <= self.slow_momentum < 1:
-            raise ConfigError(f"slow_momentum: {self.slow_momentum} is not at least 0 and below 1")
+        below_one(self, "slow_momentum")
         if self.second_moment is not None and not 0 <= self.second_moment < 1:
             raise ConfigError(f"second_moment: {self.second_moment} is not at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepMomentum(Muon, kind="deep_momentum"):
+    """Deep momentum (arXiv 2512.24695): Muon whose memory of past gradients is a small network for each matrix."""
+
+    nesterov: bool = described("not with a deep memory", False)
+    hidden: int = described("units of each matrix's memory", 8)
+    inner_rate: float = described("learning rate of the memory; 0 is Muon without Nesterov's step", 0.1)
+    keep: float = described("what a step leaves of the memory", 0.99)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "hidden")
+        not_negative(self, "inner_rate")
+        share(self, "keep")
+        if self.nesterov:
+            raise ConfigError("nesterov: a deep memory has no step ahead; leave it false")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaGD(AdamW, kind="delta_gd"):
+    """Delta gradient descent (arXiv 2512.24695): hidden matrices forget what they say of the inputs they just met."""
+
+    weight_decay: float = described("times the learning rate, on matrices only, beside the forgetting", 0.0)
+    momentum: float = described("of the gradients; the printed rule has 0", 0.9)
+    scale: float = described("of a hidden matrix's gradient steps, times the learning rate", 10.0)
+    forgetting: float = described("times the learning rate; 0 is gradient descent", 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        below_one(self, "momentum")
+        not_negative(self, "scale")
+        not_negative(self, "forgetting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,17 +213,58 @@ class StopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpikeConfig:
+    """Which losses are called spikes (apps/common/health.py); nothing follows from it but a line."""
+
+    window: int = described("steps before it that a loss is compared with", 64)
+    deviations: float = described("how far above their median it is, in their spread", 6.0)
+
+    def __post_init__(self) -> None:
+        positive(self, "window")
+        if not self.deviations > 0:
+            raise ConfigError(f"deviations: {self.deviations} is not above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepetitionConfig:
+    """Losses against a model that repeats itself, beside the cross-entropy; all 0: none. The seed's: .1, .5, .01."""
+
+    smoothing: float = described("of labels (arXiv 1512.00567)", 0.0)
+    unlikelihood: float = described("of tokens that stand before it and are not the target (arXiv 1908.04319)", 0.0)
+    entropy: float = described("of what is predicted, which is made larger", 0.0)
+
+    def __post_init__(self) -> None:
+        below_one(self, "smoothing")
+        not_negative(self, "unlikelihood", "entropy")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long and how often."""
 
     steps: int = described("optimizer steps", 600)
     epochs: float | None = described("passes over the data, which then give train.steps; null: steps count", None)
     stop: StopConfig = field(default_factory=StopConfig, metadata={"help": "when a run ends before its steps do"})
+    rollback_after: int = described(
+        "steps in a row whose loss or gradient is not finite, after which the run goes back to its last good checkpoint at "
+        "half the learning rate",
+        3,
+    )
+    spikes: SpikeConfig = field(default_factory=SpikeConfig, metadata={"help": "which losses are told as spikes"})
+    freeze: tuple[str, ...] = described(
+        "names of parameters that are not trained, as patterns such as embed.* or layers.0.*", ()
+    )
+    max_hours: float | None = described(
+        "of a new run: fewer steps where the speed measured at the start says that all of them take longer; null: all",
+        None,
+    )
     batch_size: int = described("sequences per optimizer step, over all processes", 32)
     micro_batch: int | None = described(
         f"sequences per forward on one process; null: the most that {MICRO_BATCH_TOKENS:,} tokens allow", None
     )
-    precision: Literal["auto", "bf16", "fp32"] = described("of matrix products; auto: bf16 where it is fast", "auto")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = described(
+        "of matrix products; auto: bf16 where it is fast; fp16: on CUDA, with a scaled loss", "auto"
+    )
     ema: float | None = described(
         "decay of an average of the weights, which is what is scored, sampled and used afterwards; null: none", None
     )
@@ -196,6 +275,9 @@ class TrainConfig:
             "[mixer, ffn], base: float}; null: train the weights"
         },
     )
+    repetition: RepetitionConfig = field(
+        default_factory=RepetitionConfig, metadata={"help": "losses against a model that repeats itself"}
+    )
     seed: int = described("of the initial weights, the order of the data and the samples", 0)
     compile: bool = described("torch.compile the model", False)
     recompute: Literal["none", "layers", "low_rank"] = described(
@@ -203,6 +285,9 @@ class TrainConfig:
         "none",
     )
     log_every: int = described("steps between lines of metrics.jsonl", 10)
+    norms_every: int = described(
+        "steps between norms of the gradient by family of parameters and by layer; 0: with each validation", 0
+    )
     validate_every: int = described("steps between validations; 0: only at the end", 100)
     validate_rows: int = described("rows of the validation split that are scored, the same each time", 256)
     save_every: int = described("steps between checkpoints; 0: only at the end", 200)
@@ -220,12 +305,16 @@ class TrainConfig:
             raise ConfigError("compile: adapters are not compiled; leave one of compile and lora out")
         if self.lora is not None and self.ema is not None:
             raise ConfigError("ema: adapters are not averaged; leave one of ema and lora out")
+        if self.lora is not None and self.freeze:
+            raise ConfigError("freeze: with adapters every weight is frozen; leave one of freeze and lora out")
+        if self.max_hours is not None and not self.max_hours > 0:
+            raise ConfigError(f"max_hours: {self.max_hours} is not above 0")
         if self.epochs is not None and not self.epochs > 0:
             raise ConfigError(f"epochs: {self.epochs} is not above 0")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ConfigError(f"ema: {self.ema} is not at least 0 and below 1")
-        positive(self, "steps", "batch_size", "micro_batch", "log_every", "validate_rows", "keep")
-        not_negative(self, "seed", "validate_every", "save_every", "sample_every")
+        positive(self, "steps", "rollback_after", "batch_size", "micro_batch", "log_every", "validate_rows", "keep")
+        not_negative(self, "seed", "norms_every", "validate_every", "save_every", "sample_every")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,6 +139,15 @@ def _results(record: RunRecord) -> list[tuple[str, str]]:
         value = record.last(name)
         if value is not None:
             rows.append((label, format(value, form)))
+    for name, label in (
+        ("skipped", "steps skipped, not finite"),
+        ("rollback", "times gone back"),
+        ("spike", "loss spikes"),
+    ):
+        found = record.series(name)[1]
+        count = len(found) if name == "spike" else int(max(found, default=0))
+        if count:
+            rows.append((label, str(count)))
     best = record.status.get("best")
     if isinstance(best, dict) and "val_bpb" in best:
         rows.append(("best checkpoint", f"step {best.get('step'):,}, {best['val_bpb']:.4f} bits per byte"))

@@ -30,7 +30,7 @@ class Peak:
 
 def _measured(device: torch.device, precision: str, size: int = 768, repeats: int = 4) -> float:
     """FLOP/s of a square matrix product: the best of a few, each a few hundredths of a second on one CPU core."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     left = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(repeats):

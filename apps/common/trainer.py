@@ -9,8 +9,12 @@ which for next-token cross-entropy is its sum over the window divided by the win
 the processes once, before the optimizer step: N processes compute what one computes with N times the accumulation.
 
 An objective is a generator of (losses, step): a backward pass at each yield, an optimizer step when every micro-batch
-of the window has reached a yield whose `step` is true. The learning rate is a pure function of the step. A step ends
-with, in this order, its log line, validation, samples and checkpoint: no checkpoint is ahead of its logs.
+of the window has reached a yield whose `step` is true. The learning rate is a pure function of the step and of how often
+the run went back. A step ends with, in this order, its log line, validation, samples and checkpoint: no checkpoint is ahead
+of its logs.
+
+An optimizer step whose loss or gradient is not finite does not take place, in any process; after some in a row the run goes
+back to its last good checkpoint (apps/common/recovery.py). So each step waits for the device once, to look at these two.
 """
 
 from __future__ import annotations
@@ -21,32 +25,34 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 import tinycore
-from apps.common import checkpoints, random_state, speed
+from apps.common import checkpoints, gradient_norms, profiling, random_state, recovery, speed
 from apps.common.checkpoints import Progress
 from apps.common.clock import Clock
 from apps.common.console import Console, Steps
-from apps.common.errors import TrainingFailed
+from apps.common.health import Health
 from apps.common.lora import Adapters
+from apps.common.loss_scale import LossScale
 from apps.common.mirror import Mirror
 from apps.common.optimization import Factors
 from apps.common.processes import World
 from apps.common.recipe import Recipe
+from apps.common.recovery import NOT_FINITE
 from apps.common.run_directory import RunDirectory
 from apps.common.signals import StopRequest
 from apps.common.tally import Tally
 from apps.common.task import Task
 from tinycore import Decoder, registers
 from tinycore.families import LOSS, Aux, add_aux
-from tinycore.optim import WeightAverage
+from tinycore.optim import DistributedMuon, WeightAverage
 
 GRAPHS = 8  # of a layer for one shape: torch's own limit
-NOT_FINITE = "loss or gradient not finite"  # how the message of such a failure begins
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,19 @@ class Outcome:
     checkpoint: str
     tokens_per_second: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one step came to. share: this process's of the loss, loss: everybody's, both the mean over the optimizer steps
+    of the window; norm: the gradient's last one before clipping. whole: every optimizer step took place; overflowed: one did
+    not for the scale of fp16."""
+
+    share: Tensor
+    loss: float
+    norm: Tensor
+    whole: bool
+    overflowed: bool
 
 
 class Trainer:
@@ -79,18 +98,20 @@ class Trainer:
         mirror: Mirror | None = None,
         average: WeightAverage | None = None,
         adapters: Adapters | None = None,
+        profile: bool = False,
     ) -> None:
         """`model`, its `average` and its `adapters` lie on the world's device, `recipe.train` has precision and micro_batch
         resolved; `run` and its `mirror` are given to the main process only. `progress` is where to go on from, after
-        `elapsed` seconds."""
+        `elapsed` seconds. `profile`: record a few steps of this session."""
         self.recipe, self.settings, self.world, self.run_directory = recipe, recipe.train, world, run
-        self.mirror, self.adapters = mirror, adapters
+        self.mirror, self.adapters, self.profile = mirror, adapters, profile
         self.console, self.model, self.optimizer, self.factors = console, model, optimizer, factors
         self.task, self.loader, self.progress, self.average = task, task.loader, progress, average
         self.accumulation = recipe.accumulation(world.size)
         if progress.data:
             self.loader.load_state_dict(progress.data)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.peaks = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         model.recompute(self.settings.recompute)
         self.forward = self._prepared(model)
@@ -98,8 +119,9 @@ class Trainer:
         self.stats: Aux = {}
         self.tally = Tally(world, progress.recent)
         self.forward.register_forward_hook(self._remember)
-        # the first step whose gradient was not finite; kept on the device, so that no step waits to look at it
-        self.broken = torch.full((), self.settings.steps, dtype=torch.int64, device=world.device)
+        self.norms: dict[str, float] = {}  # of this step's gradient by family and layer, where they are due
+        self.health = Health(self.settings.spikes, progress.health)
+        self.scale = LossScale(world.precision, progress.loss_scale)
         self.clock = Clock(world, tinycore.count(recipe.model).flops_per_token(recipe.data.positions))
         self.clock.start(progress.tokens, elapsed)
         self.ended: str | None = None  # why the run ends before its steps do
@@ -129,12 +151,13 @@ class Trainer:
     def run(self, stop: StopRequest) -> Outcome:
         """Train up to `recipe.train.steps`, or until a process is asked to stop; saved in both cases.
 
-        Raises TrainingFailed when the loss is no longer finite or a process is lost, RunError on a full disk.
+        Raises TrainingFailed when the loss stays not finite or a process is lost, RunError on a full disk.
         """
         saved = ""
         with (
             self.console.progress(self.settings.steps) as shown,
             contextlib.closing(self._batches()) as batches,
+            profiling.steps(self.run_directory if self.profile else None, self.world.device, self.console) as recorded,
         ):
             while self.progress.step < self.settings.steps:
                 self.progress.data = self.loader.state_dict()
@@ -145,12 +168,16 @@ class Trainer:
                 if stops:
                     saved = saved or self._save()
                     return self._outcome("stopped", saved)
-                loss, norm = self._step(window, int(targets))
-                self._sum_up(loss, int(targets))
+                taken = self._step(window, int(targets))
+                recorded()
                 self.progress.step += 1
-                self.progress.tokens += int(targets)
                 self.progress.data = self.loader.state_dict()
-                saved = self._after_step(norm, shown)
+                if taken.whole:
+                    self._sum_up(taken, int(targets))
+                    self.progress.tokens += int(targets)
+                else:
+                    self._skipped(taken)
+                saved = self._after_step(taken.norm, shown)
                 if self.ended is not None:
                     self.console.say(f"step {self.progress.step}: {self.ended}; ending here")
                     saved = saved or self._save()
@@ -173,35 +200,48 @@ class Trainer:
     def _batches(self) -> Generator[Any]:
         yield from self.loader
 
-    def _step(self, window: list[Any], targets: int) -> tuple[Tensor, Tensor]:
-        """One window: its backward passes and the optimizer steps they ask for. Returns this process's share of the
-        loss, the mean over these steps, and the last norm of the gradient."""
+    def _step(self, window: list[Any], targets: int) -> Taken:
+        """One window: its backward passes and the optimizer steps they ask for."""
         self.stats.clear()
         self.model.schedule(self.progress.step / self.settings.steps)
+        self.norms.clear()
+        looking = self._norms_due(self.progress.step + 1)
         factors = self.factors(self.progress.step)
+        rate_now = factors.rate * recovery.rate(self.progress.lineage)
         for group, (rate, decay) in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"], group["weight_decay"] = rate * factors.rate, decay * factors.decay
+            group["lr"], group["weight_decay"] = rate * rate_now, decay * factors.decay
         device = self.world.device
         loss = torch.zeros((), device=device)
         norm = torch.zeros((), device=device)
         share = [batch.target_count / max(targets, 1) for batch in window]
         passes = [self.task.passes(self.forward, batch) for batch in window]
         several = self.model.config.depth.passes > 1  # and then not as many in every process
-        taken = 0
+        total = 0.0  # of the processes' shares of the loss
+        taken, whole, overflowed = 0, True, False
         while True:
             reached = [self._backward(each, weight, loss) for each, weight in zip(passes, share, strict=True)]
             going = any(reached)
             if several:
                 going = any(self.world.total(going))
             if not going:
-                return loss / max(taken, 1), norm
+                count = max(taken, 1)
+                return Taken(loss / count, total / count, norm, whole, overflowed)
             taken += 1
             self.world.sum_gradients(self.parameters)
+            self.scale.unscale(self.parameters)
+            if looking:
+                self.norms = gradient_norms.norms(self.named)
             norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optim.clip)
-            now = torch.full_like(self.broken, self.progress.step)
-            self.broken = torch.where(norm.isfinite(), self.broken, torch.minimum(self.broken, now))
+            mine, size = torch.stack([loss, norm.to(loss)]).tolist()
+            total, broken = self.world.total(mine, not math.isfinite(size))  # the same in all processes
+            if broken or not math.isfinite(total):
+                whole = False
+                overflowed = (self.scale.overflowed() and math.isfinite(total)) or overflowed
+                self.optimizer.zero_grad(set_to_none=True)
+                continue
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            self.scale.held()
             self.model.follow()
             if self.average is not None:
                 self.average.update()
@@ -222,33 +262,52 @@ class Trainer:
                 self._keep({LOSS + name: pair for name, pair in losses.items()})
             parts = [total / count.clamp(min=1) * weight for total, count in losses.values()]
             value = torch.stack(parts).sum()
-            value.backward()
+            self.scale.scaled(value).backward()
             loss += value.detach()
             if step:
                 return True
 
-    def _sum_up(self, loss: Tensor, targets: int) -> None:
-        """Add a step to what the next log line will say, without waiting for the device."""
+    def _sum_up(self, taken: Taken, targets: int) -> None:
+        """Add a step to what the next log line will say, and tell if its loss is a spike."""
         mine = targets if self.world.index == 0 else 0  # the step's targets are everybody's: counted once
-        pairs: dict[str, Any] = {"loss": (loss.to(self.tally.sums) * targets, mine)}
+        pairs: dict[str, Any] = {"loss": (taken.share.to(self.tally.sums) * targets, mine)}
         self.tally.add(pairs | self.stats)
+        spike = self.health.learned(taken.loss)
+        if spike is not None:
+            self._record({"spike": spike.loss, "median": spike.median})
+            self.console.warn(
+                f"step {self.progress.step}: the loss {spike.loss:.3f} is a spike, far above the {spike.median:.3f} of "
+                f"the last {len(self.health.losses) - 1} steps"
+            )
+
+    def _skipped(self, taken: Taken) -> None:
+        """Count a step that came to nothing, and tell."""
+        if taken.overflowed:  # of fp16's scale: what follows is a smaller one
+            return
+        self.health.skip()
+        self._record({"skipped": self.health.skipped})
+        self.console.warn(f"step {self.progress.step}: {NOT_FINITE}; step skipped ({self.health.in_a_row} in a row)")
 
     def _after_step(self, norm: Tensor, shown: Steps) -> str:
         """Log, validate, sample and save where this step is due; the name of the checkpoint if one was written."""
         settings, step = self.settings, self.progress.step
         last = step == settings.steps
-
-        def due(every: int) -> bool:
-            return last or bool(every and step % every == 0)
-
+        if self.health.in_a_row >= settings.rollback_after:
+            return self._go_back()
         metrics: dict[str, Any] = {}
-        if due(settings.log_every):
+        if self._due(settings.log_every, step):
             metrics = self._log(norm)
-        saving = due(settings.save_every)
+        # nothing is saved amid steps that come to nothing: what is saved is good
+        saving = last or (self._due(settings.save_every, step) and not self.health.in_a_row)
         # a checkpoint can only be the best if its own score is known
-        if saving or due(settings.validate_every):
-            metrics |= self._validate()
-        if due(settings.sample_every):
+        if saving or self._due(settings.validate_every, step):
+            scores = self._validate()
+            if not self._sound(scores):
+                return self._go_back()
+            metrics |= scores
+        elif self.norms:
+            self._record(self.norms)
+        if self._due(settings.sample_every, step):
             self._sample()
         shown.update(step, metrics)
         return self._save() if saving else ""
@@ -257,10 +316,12 @@ class Trainer:
         speed.synchronize(self.world.device)
         timing = self.clock.lap(self.progress.tokens)
         means = self.tally.means()
-        loss, accuracy = (means.pop(name, (0.0, 0.0))[0] for name in ("loss", "correct"))
-        self._require_finite(loss)
+        # no loss where every step since the line before was skipped
+        loss, accuracy = (
+            mean if count else None for mean, count in (means.pop(n, (0.0, 0.0)) for n in ("loss", "correct"))
+        )
         band = self.settings.stop.loss_band
-        if band is not None and band[0] <= loss <= band[1]:
+        if band is not None and loss is not None and band[0] <= loss <= band[1]:
             self.ended = f"the training loss {loss:.3f} is within {band[0]:g} and {band[1]:g}"
         metrics = {
             "loss": loss,
@@ -273,23 +334,61 @@ class Trainer:
         self._record(metrics, timing)
         return {**metrics, **timing}
 
-    def _require_finite(self, loss: float = 0.0) -> None:
-        """Raise TrainingFailed if a step so far was not finite. The same in all processes: their gradients are."""
-        first = min(int(self.broken), self.settings.steps if math.isfinite(loss) else self.progress.step - 1)
-        if first < self.settings.steps:
-            found = checkpoints.newest(self.run_directory.checkpoints) if self.run_directory else None
-            good = f"the last good checkpoint is {found.path}" if found else "there is no checkpoint yet"
-            raise TrainingFailed(
-                f"{NOT_FINITE} at step {first + 1}; {good}. Lower optim.learning_rate or optim.clip, "
-                "or look at the data of that step"
-            )
+    def _due(self, every: int, step: int) -> bool:
+        """Whether what happens once in `every` steps, 0: never, and at the end, happens after `step`."""
+        return step == self.settings.steps or bool(every and step % every == 0)
+
+    def _norms_due(self, step: int) -> bool:
+        settings = self.settings
+        if settings.norms_every:
+            return self._due(settings.norms_every, step)
+        return self._due(settings.validate_every, step) or self._due(settings.save_every, step)
+
+    def _sound(self, scores: dict[str, Any]) -> bool:
+        """Whether the weights are fit to be saved: they and what they score are finite."""
+        numbers = [value for value in scores.values() if isinstance(value, float)]
+        return all(map(math.isfinite, numbers)) and recovery.finite(self.parameters)
+
+    def _go_back(self) -> str:
+        """Stand on the last good checkpoint again, behind the rows that led here (apps/common/recovery.py); its name."""
+        now, run, batch_size = self.progress, self.run_directory, self.settings.batch_size
+        failed = now.step - max(self.health.in_a_row, 1) + 1
+
+        def cut() -> dict[str, Any]:
+            if run is None:
+                raise RuntimeError("only the main process goes back")
+            return recovery.go_back(run, now.step, failed, now.lineage, batch_size)
+
+        answer = self.world.on_main(cut)
+        path, event = Path(answer["checkpoint"]), answer["event"]
+        saved = recovery.restore(
+            path, self.world, self.model, self.optimizer, self.average, self.adapters, self.settings.steps
+        )
+        now.health = self.health.row()
+        recovery.stand_on(now, saved, event)
+        self.health, self.scale = (
+            Health(self.settings.spikes, now.health),
+            LossScale(self.world.precision, now.loss_scale),
+        )
+        self.tally, self.ended = Tally(self.world, now.recent), None
+        self.clock.back(now.tokens)
+        if run is not None:
+            # under the first step that follows: a run resumed from this checkpoint goes back again, and says so itself
+            counts = {"rollback": recovery.times(now.lineage), "skipped": self.health.skipped}
+            told = {name: event[name] for name in ("failed", "skipped_rows", "learning_rate_factor")}
+            run.metrics.append({"step": now.step + 1, "tokens": now.tokens, **counts, **told})
+            run.write_status("running", now.step, now.lineage)
+        self.console.warn(
+            f"step {failed}: {NOT_FINITE}; back at {path.name}, without the {event['skipped_rows']:,} rows since, with the "
+            f"learning rate x {event['learning_rate_factor']:g}"
+        )
+        return path.name
 
     def _validate(self) -> dict[str, Any]:
-        self._require_finite()
         with self.clock.paused("validation"), self._averaged():
             metrics = self.task.validate(self.forward)
         self.progress.latest = {"step": self.progress.step, **metrics, **self._patience(metrics)}
-        self._record(metrics)
+        self._record({**metrics, **self.norms})
         return metrics
 
     def _patience(self, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -319,7 +418,6 @@ class Trainer:
 
     def _sample(self) -> None:
         """The main process samples; the others meet it again at their next exchange."""
-        self._require_finite()
         if self.run_directory is None:
             return
         with (
@@ -332,19 +430,27 @@ class Trainer:
 
     def _save(self) -> str:
         """Write the checkpoint of this step; the main process writes what all of them hand it."""
-        self._require_finite()
+        if not recovery.finite(self.parameters):
+            self.world.on_main(self._refuse)
         step = self.progress.step
         with self.clock.paused("checkpoint"):
             states = self.world.gather(random_state.capture(self.world.device))
             recent = self.world.gather(json.dumps(self.tally.row()).encode())
             self.progress.recent = [json.loads(row) for row in recent]
+            self.progress.health, self.progress.loss_scale = self.health.row(), self.scale.row()
             latest, best = self.progress.latest, self.progress.best
             scored = latest is not None and latest["step"] == step
             by = self.task.best_by
             if latest is not None and scored and (best is None or latest[by] < best.get(by, math.inf)):
                 self.progress.best = {"step": step, by: latest[by]}
+            if isinstance(self.optimizer, DistributedMuon):
+                self.optimizer.consolidate_state_dict()
             self.world.on_main(lambda: self._write(states))
         return checkpoints.directory_of(step)
+
+    def _refuse(self) -> None:
+        good = recovery.last_good(self.run_directory.checkpoints) if self.run_directory else None
+        raise recovery.failure(self.progress.step, good, recovery.times(self.progress.lineage))
 
     def _write(self, states: list[bytes]) -> None:
         run = self.run_directory
@@ -368,7 +474,8 @@ class Trainer:
             run.point("best", run.checkpoints / best_name)
         run.write_status("running", step, self.progress.lineage)
         copied = self.mirror.offer(self.progress) if self.mirror else set()
-        checkpoints.prune(run.checkpoints, self.settings.keep, {best_name, *copied})
+        if not self.health.in_a_row:  # else what the run would go back to is an older one
+            checkpoints.prune(run.checkpoints, self.settings.keep, {best_name, *copied})
 
     def _outcome(self, status: Literal["done", "stopped"], checkpoint: str) -> Outcome:
         return Outcome(status, self.progress, checkpoint, self.clock.average(), self.clock.seconds())

@@ -1,8 +1,10 @@
-"""`--minutes`: measure this machine with a throw-away model before the run begins, then choose the steps.
+"""`--minutes` and `train.max_hours`: measure this machine with a throw-away model before the run begins, then choose the steps.
 
 The measured model, precision, micro-batch and processes are the run's, the steps are the trainer's own. Nothing of it
 stays: model and optimizer are dropped and the random state is put back, so that the run is the one that `--train.steps`
-with the same number would have been. All processes come to the same figures: the times are added up over them.
+with the same number would have been. All processes come to the same figures: the times are added up over them. Minutes are
+aimed at; max_hours is a limit, which only ever takes steps away. The schedule spans the steps that are left, its decay
+included, and the last of them is saved and verified as every run's last one.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import tinycore
-from apps.common import horizon, optimization, random_state, recipes, speed, tasks
+from apps.common import freezing, horizon, optimization, random_state, recipes, speed, tasks
 from apps.common.command_line import Request
 from apps.common.console import Console, duration, short
 from apps.common.dial import Derived
@@ -29,26 +31,39 @@ SHARE, LONGEST = 0.02, 10.0  # of the run's time, and seconds, that steps are ti
 
 
 def fit_minutes(
-    recipe: Recipe, request: Request, prepared: Prepared, world: World, console: Console, began: float
+    recipe: Recipe,
+    request: Request,
+    prepared: Prepared,
+    world: World,
+    console: Console,
+    began: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Recipe, tuple[Derived, ...]]:
-    """`recipe` with the steps that end `request.minutes` after `began` (time.perf_counter), and what was derived.
+    """`recipe` with the steps that end `request.minutes`, or at most `train.max_hours`, after `began` (seconds of `clock`),
+    and what was derived.
 
     With `--size`, batch, learning rate and weight decay follow from the tokens of that many steps, once. Raises
     BadRequest where the time is too short for one step.
     """
-    seconds = 60 * (request.minutes or 0.0)
+    hours, most = recipe.train.max_hours, None if request.minutes is not None else recipe.train.steps
+    seconds = 60 * request.minutes if request.minutes is not None else 3600 * (hours or 0.0)
+    asked = f"{request.minutes:g} minutes" if request.minutes is not None else f"{hours:g} hours"
+    what = "--minutes" if request.minutes is not None else "train.max_hours"
     parameters = tinycore.count(recipe.model).parameters
 
     def fitting(chosen: Recipe, pace: Pace) -> int:
         def within() -> int:
-            left = seconds - (time.perf_counter() - began)
-            return horizon.steps_within(chosen, world.size, parameters, pace, left)
+            left = seconds - (clock() - began)
+            return horizon.steps_within(chosen, world.size, parameters, pace, left, what)
 
         return world.on_main(within)
 
     longest = min(LONGEST, SHARE * seconds)
     pace = measure(recipe, prepared, world, longest)
     steps = fitting(recipe, pace)
+    if most is not None and steps >= most:
+        console.say(f"measured: all {most:,} steps take less than the {asked} of train.max_hours")
+        return recipe, ()
     derived: tuple[Derived, ...] = ()
     if request.dial is not None:
         tokens = steps * recipe.train.batch_size * recipe.data.positions
@@ -58,9 +73,10 @@ def fit_minutes(
             pace = measure(turned, prepared, world, longest)
         recipe = turned
         steps = fitting(recipe, pace)
+        steps = steps if most is None else min(steps, most)
     micro_tokens = recipe.micro_batch(world.size) * world.size * recipe.data.positions
     rate = micro_tokens / pace.micro_batch
-    rule = f"what ends {request.minutes:g} minutes after the start at {short(rate)} tokens/s, measured here"
+    rule = f"what ends {asked} after the start at {short(rate)} tokens/s, measured here"
     recipe, fitted = horizon.with_steps(recipe, steps, rule, request.overrides)
     total = horizon.expected_seconds(recipe, world.size, parameters, pace, steps)
     end = time.strftime("%H:%M:%S", time.localtime(time.time() + total))
@@ -89,6 +105,7 @@ def measure(recipe: Recipe, prepared: Prepared, world: World, longest: float) ->
 
 def _measured(recipe: Recipe, prepared: Prepared, world: World, longest: float) -> Pace:
     model = tinycore.build(recipe.model).to(world.device)
+    freezing.freeze(model, recipe.train.freeze)
     trainer = Trainer(
         recipe=recipe,
         world=world,

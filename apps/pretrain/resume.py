@@ -48,11 +48,8 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
         for damaged, reason in found.damaged:
             console.warn(f"{reason}; going back to {found.path.name}")
             console.warn(f"kept what is damaged as {checkpoints.set_aside(damaged).name}")
-        run.cut(saved.step)
         run.write_recipe(recipe)
-        run.point("latest", found.path)
-        best = run.checkpoints / checkpoints.directory_of(saved.best["step"] if saved.best else saved.step)
-        run.point("best", best if best.exists() else found.path)
+        checkpoints.stand_on(run, found.path, saved)
         return {"checkpoint": str(found.path), "lineage": lineage}
 
     answer = world.on_main(find)
@@ -78,6 +75,8 @@ def resume(request: Request, recipe: Recipe, prepared: Prepared, world: World, c
         best=saved.best if same_score else None,
         latest=saved.latest if same_score else None,
         recent=saved.recent,
+        health=saved.health,
+        loss_scale=saved.loss_scale,
     )
     console.say(f"resuming {path} at step {saved.step} of {recipe.train.steps}")
     return Start(path, run, model, progress, checkpoint, copy, adapters)

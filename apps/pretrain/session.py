@@ -16,6 +16,7 @@ from apps.common import (
     checkpoints,
     compare,
     fit,
+    freezing,
     horizon,
     logs,
     optimization,
@@ -53,6 +54,7 @@ def pretrain(request: Request, console: Console) -> int:
     if origin is not None:
         recipe = with_tokenizer_of(origin, recipe, console)
     _require_adaptable(recipe, request)
+    left = freezing.trained(recipe)  # refuses patterns that match nothing before a run is made
     world = processes.start(request.device, recipe.train.precision, request.processes, recipe.train.trackers)
     try:
         recipe = _fitted(_resolved(recipe, world, request, console), world, request, console)
@@ -63,7 +65,7 @@ def pretrain(request: Request, console: Console) -> int:
             rows = tasks.task(recipe, prepared, world).loader.rows
             recipe, counted = horizon.with_epochs(recipe, rows, request.overrides)
             derived = horizon.updated(derived, counted)
-        if request.minutes is not None:
+        if request.minutes is not None or (recipe.train.max_hours is not None and request.resume is None):
             recipe, fitted = fit_minutes(recipe, request, prepared, world, console, began)
             derived = horizon.updated(derived, fitted)
             if request.memory is not None:  # the dial may have turned the batch that the micro-batch has to divide
@@ -73,7 +75,7 @@ def pretrain(request: Request, console: Console) -> int:
             start = resume(request, recipe, prepared, world, console)
         else:
             start = begin(request, recipe, prepared, origin, world, console)
-        return _train(start, recipe, prepared, request, world, console)
+        return _train(start, recipe, prepared, request, world, console, left)
     finally:
         world.close()
 
@@ -84,8 +86,9 @@ def _require_adaptable(recipe: Recipe, request: Request) -> None:
         return
     if request.init_from is None and request.resume is None:
         raise RunError("train.lora: adapts the weights of a trained model; give one with --init-from RUN")
-    if request.minutes is not None:
-        raise RunError("train.lora: --minutes measures the training of all weights; give --train.steps instead")
+    if request.minutes is not None or (recipe.train.max_hours is not None and request.resume is None):
+        given = "--minutes" if request.minutes is not None else "train.max_hours"
+        raise RunError(f"train.lora: {given} measures the training of all weights; give --train.steps instead")
 
 
 def _resolved(recipe: Recipe, world: World, request: Request, console: Console) -> Recipe:
@@ -124,10 +127,15 @@ def _fitted(recipe: Recipe, world: World, request: Request, console: Console) ->
     return replace(recipe, train=replace(recipe.train, micro_batch=world.on_main(choose)))
 
 
-def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, world: World, console: Console) -> int:
-    """Train from `start`, finish or stop, and say where the results are; the exit status."""
+def _train(
+    start: Start, recipe: Recipe, prepared: Prepared, request: Request, world: World, console: Console, left: int
+) -> int:
+    """Train from `start` the `left` parameters that are not frozen, finish or stop, and say where the results are; the exit
+    status."""
     model = start.model.to(world.device)
     world.same_everywhere(list(model.state_dict().values()))
+    if recipe.train.freeze:
+        freezing.freeze(model, recipe.train.freeze)
     optimizer = optimization.optimizer(recipe.optim, model)
     if start.checkpoint is not None:
         _, scalars = checkpoints.read_progress(start.checkpoint)
@@ -141,7 +149,7 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
             console.warn("the run kept no average of its weights so far; it begins with the weights as they are")
     parameters = tinycore.count(recipe.model).parameters
     console.say(
-        f"{parameters:,} parameters on {world.size} process{'es' if world.size > 1 else ''} "
+        f"{freezing.said(parameters, left)} on {world.size} process{'es' if world.size > 1 else ''} "
         f"({world.device.type}, {world.precision}), into {start.path}"
     )
     if start.adapters is not None:
@@ -163,6 +171,7 @@ def _train(start: Start, recipe: Recipe, prepared: Prepared, request: Request, w
         mirror=start.mirror,
         average=average,
         adapters=start.adapters,
+        profile=request.profile,
     )
     _seed(recipe, start, world)
     facts = {"parameters": parameters, "processes": world.size, "data": prepared.content}

@@ -9,6 +9,7 @@ What `hurt` can say:
     {"remove": folder, "step": n}           the folder is gone before the n-th step
     {"file_bytes": n}                       from the first step on no file may grow past n bytes: a limit of the system,
                                             so that what writes in Rust meets it too
+    {"rank": r, "poison": [a, b]}           r's loss is not finite while its data stands between positions a and b
 With "resume": run directory, an existing one is resumed in place of argv. With "call": "world", instead of pretraining
 the processes tell each other things and print what they heard.
 """
@@ -21,6 +22,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from torch.distributed import TCPStore
 import apps.common.report  # noqa: F401
 from apps.common import command_line, files, launcher, processes
 from apps.common.errors import BadRequest
+from apps.common.language_task import LanguageTask
 from apps.common.signals import StopRequest
 from apps.pretrain import __main__ as pretrain
 
@@ -107,7 +110,15 @@ def prepare(hurt: dict[str, Any]) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (hurt["file_bytes"], resource.RLIM_INFINITY))
         return really_pending(self)
 
-    really_pending = StopRequest.pending
+    def poisoned(self: LanguageTask, model: Any, batch: Any) -> Iterator[Any]:
+        first, last = hurt["poison"]
+        factor = float("nan") if first <= self.loader.state_dict()["position"] <= last else 1.0
+        for losses, step in really_pass(self, model, batch):
+            yield {name: (total * factor, count) for name, (total, count) in losses.items()}, step
+
+    really_pending, really_pass = StopRequest.pending, LanguageTask.passes
+    if "poison" in hurt:
+        LanguageTask.passes = poisoned
     if "event" in hurt:
         files.probe = probe
     StopRequest.pending = pending
