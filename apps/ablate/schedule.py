@@ -23,7 +23,7 @@ from typing import Any
 import tinycore
 from apps.ablate import cell
 from apps.ablate.cell import Cell
-from apps.common import files, recipes
+from apps.common import files, recipes, recovery
 from apps.common.console import Console, duration, rate
 from apps.common.errors import RunError
 from apps.common.recipe import Recipe
@@ -173,7 +173,11 @@ def _found(running: _Running, place: Place, seconds: float) -> Cell:
         except (ValueError, KeyError, TypeError):
             raise RunError(f"its last line is no result: {told[:80]!r}") from None
         with contextlib.suppress(RunError):  # what is in it is worth having, but no part of the result
-            environment = files.read_json(running.scratch / "run" / "status.json").get("environment", {})
+            status = files.read_json(running.scratch / "run" / "status.json")
+            environment = status.get("environment", {})
+            failed = [event["failed"] for event in status.get("lineage", []) if event.get("event") == recovery.EVENT]
+            if failed:  # it ended at half its rate, which is another variant
+                reason, said = f"{NOT_FINITE} at step {failed[0]}", dict.fromkeys(said)
     else:
         last = _last_line(running.scratch / "err")
         reason = last.removeprefix("error: ")
