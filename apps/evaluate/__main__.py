@@ -1,4 +1,5 @@
-"""`uv run apps/evaluate RUN`: how many unseen exercises a model solves, by kind of problem and form of solution."""
+"""`uv run apps/evaluate RUN`: how many unseen exercises a model solves, by kind of problem and form of solution; with --tasks
+or --compare: tinyeval's tasks (see `scored`)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from apps.common.markdown import table
 from apps.common.problems import generated
 from apps.common.solver import Solver
 from apps.common.value_scorer import ValueScorer
-from apps.evaluate import refinement
+from apps.evaluate import refinement, scored
 from apps.evaluate.refinement import Round
 from tinydata.synthetic.exercise import FORMS, Exercise, Form
 from tinydata.synthetic.exercises import KINDS
@@ -25,6 +26,13 @@ from tinyreason import Answers, Completion, ExecutionVerifier, final_answer
 
 SEED = 1_000_003  # of problems that no training asks for: their side is the test side in any case
 OPTIONS = {
+    "tasks": Option(
+        "ask these tasks instead of exercises; auto: those that make sense, within 3 minutes", "NAME,NAME|auto"
+    ),
+    "limit": Option("with --tasks: at most so many items of each (default: all; auto: what the time allows)", "N"),
+    "files": Option("with --tasks: files with the data of tasks", "NAME=PATH,NAME=PATH"),
+    "compare": Option("compare several runs on the same items of the same tasks with the first"),
+    "metric": Option("with --compare: another metric than the tasks' own", "NAME"),
     "problems": Option("unseen problems of each kind (default: 500)", "N"),
     "kinds": Option(f"which kinds: {', '.join(KINDS)} (default: those of the run's recipe)", "NAME,NAME"),
     "forms": Option(f"which forms: {', '.join(FORMS)} (default: those of the run's recipe)", "NAME,NAME"),
@@ -33,7 +41,7 @@ OPTIONS = {
     "verifier": Option("with --rounds: a run with a value head that decides whether a new answer is taken", "RUN"),
     "no-tools": Option("leave calls of tools unanswered"),
     "max-tokens": Option("longest answer (default: the recipe's)", "N"),
-    "seed": Option(f"of the problems (default: {SEED})", "N"),
+    "seed": Option(f"of the problems (default: {SEED}; of tasks: 0)", "N"),
     "out": Option("write the results there as JSON", "FILE"),
     "device": command_line.DEVICE,
     "json": command_line.JSON,
@@ -49,6 +57,8 @@ EXAMPLES = (
         "refinement, by a model that was taught it",
         "uv run apps/evaluate runs/refine --kinds words --forms calculator --rounds 3",
     ),
+    ("the tasks that make sense for it, in under 3 minutes", "uv run apps/evaluate runs/demo --tasks auto"),
+    ("two runs on the same items", "uv run apps/evaluate runs/a runs/b --compare --tasks arithmetic,needle"),
     ("what the calculator is worth", "uv run apps/evaluate runs/arithmetic --forms calculator --no-tools"),
 )
 
@@ -99,12 +109,16 @@ def run() -> int:
     """Do what the command line asks; the exit status."""
     arguments = command_line.take_apart(sys.argv[1:], Grammar(OPTIONS, words="RUN"))
     if "help" in arguments.options:
-        summary = "Score a model on exercises that it has never seen, by kind and form, tools answered."
-        command_help.print_app_help("evaluate", summary, "RUN|CHECKPOINT", OPTIONS, EXAMPLES)
+        summary = "Score a model on exercises that it has never seen, by kind and form, tools answered; or on tasks."
+        command_help.print_app_help("evaluate", summary, "RUN|CHECKPOINT...", OPTIONS, EXAMPLES)
         return 0
+    console = Console(json="json" in arguments.options)
+    if "tasks" in arguments.options or "compare" in arguments.options:
+        return scored.run(arguments, console)
+    if (odd := next((name for name in ("limit", "files", "metric") if name in arguments.options), None)) is not None:
+        raise BadRequest(f"--{odd} belongs to tasks; add --tasks auto, or the names of tasks")
     if len(arguments.words) != 1:
         raise BadRequest("give one run or checkpoint, such as runs/arithmetic")
-    console = Console(json="json" in arguments.options)
     model = solver.load(Path(arguments.words[0]), processes.device_type(arguments.text("device", "auto"), 1))
     if not model.learned:
         console.warn(
