@@ -166,6 +166,24 @@ def test_a_decoder_learns(make: Any, mixer: dict[str, Any]) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_what_was_met_before_a_state_is_loaded_or_is_not_finite_is_not_learned_from() -> None:
+    def stepped(spoil: str) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5, bias=False))
+        optimizer = delta_gd(model, 0.02)
+        if spoil == "load":
+            model(drawn(1, 8, 6))
+            optimizer.load_state_dict(optimizer.state_dict())
+        if spoil == "inf":
+            model(torch.full((8, 6), torch.inf))
+        model(drawn(0, 8, 6)).square().mean().backward()
+        optimizer.step()
+        return model
+
+    assert same(stepped("load"), stepped("nothing"))
+    assert all(weight.isfinite().all() for weight in stepped("inf").parameters())
+
+
 def test_a_memory_of_other_matrices_is_refused() -> None:
     model = Plain()
     optimizer = deep_momentum(model, 0.02)

@@ -49,9 +49,12 @@ class _Met:
             tokens = tokens.to(self.total.device)
             dist.all_reduce(tokens)
         found = self.total / max(float(tokens), 1.0)
+        self.forget()
+        return torch.where(found.isfinite().all(), found, 0.0)  # of a step that was skipped for it, nothing is learned
+
+    def forget(self) -> None:
         self.total.zero_()
         self.tokens.zero_()
-        return found
 
 
 class DeltaGD(PeriodicAdamW):
@@ -95,6 +98,12 @@ class DeltaGD(PeriodicAdamW):
         if decay:
             parameter.mul_(1 - rate * decay)
         parameter.sub_(state["momentum"], alpha=self.scale * rate)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As every optimizer's; what was met until now belongs to another state, and is forgotten."""
+        super().load_state_dict(state_dict)
+        for met in self.met.values():
+            met.forget()
 
 
 def delta_gd(
