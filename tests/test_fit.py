@@ -213,3 +213,17 @@ def test_the_optimizers_state_is_what_is_predicted(kind: str) -> None:
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     states += [met.total for met in getattr(optimizer, "met", {}).values()]
     assert fit.predict(recipe, CPU, 1)["optimizer"] == sum(4 * value.numel() for value in states if value.ndim)
+
+
+CARDS = {"gpu-4gb": 4, "gpu-8gb": 8, "gpu-12gb": 12, "gpu-24gb": 24, "gpu-2x24gb": 24, "gpu-t4": 16}
+
+
+@pytest.mark.parametrize(("name", "gigabytes"), CARDS.items())
+def test_recipes_for_cards_are_predicted_to_leave_a_sixth_of_the_memory_free(name: str, gigabytes: int) -> None:
+    recipe = recipes.load(name)
+    processes = 2 if name == "gpu-2x24gb" else 1
+    place = fit.Place("cuda", recipe.train.precision, fit.CUDA_RUNTIME)
+    micro_batch = recipe.micro_batch(processes)
+    assert fit.predict(recipe, place, micro_batch, processes)["total"] < gigabytes * 1e9 * 5 / 6
+    # and use it: four times the rows would not fit
+    assert fit.predict(recipe, place, 4 * micro_batch, processes)["total"] > gigabytes * 1e9 * 5 / 6

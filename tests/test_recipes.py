@@ -74,6 +74,12 @@ COUNTS = {
     "kitsun-82m": 83_682_696,
     "kitsun-87m": 88_541_184,
     "kitsun-base": 232_016_640,
+    "gpu-4gb": 30_519_552,
+    "gpu-8gb": 88_101_120,
+    "gpu-t4": 88_101_120,
+    "gpu-12gb": 140_293_120,
+    "gpu-24gb": 287_363_072,
+    "gpu-2x24gb": 287_363_072,
 }
 
 CLAIMS = {"kitsun-92m": 92.2e6, "kitsun-82m": 82.2e6, "kitsun-87m": 86.2e6, "kitsun-base": 236e6}
