@@ -15,6 +15,7 @@ resuming are as exact as without it, the first logits are those of the rounded w
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Generator
@@ -110,7 +111,8 @@ class Adapters:
     def save(self, directory: Path) -> None:
         """Write the merged model, the adapters and the frozen weights into `directory`."""
         tinycore.save(self.merged(), directory)
-        described_by = {"rank": str(self.config.rank), "alpha": str(self.config.alpha)}
+        # one key: safetensors writes several in an order of its own each time, and equal adapters are to be equal bytes
+        described_by = {"lora": json.dumps({"rank": self.config.rank, "alpha": self.config.alpha})}
         trained = {name: tensor.contiguous() for name, tensor in self.trained().items()}
         safetensors.torch.save_file(trained, directory / ADAPTERS, metadata=described_by)
         safetensors.torch.save_file(self.frozen(), directory / FROZEN)
