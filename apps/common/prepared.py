@@ -1,4 +1,4 @@
-"""Data made ready in memory for a tokenizer: what a run is known by, whatever its rows are."""
+"""Data made ready in memory: what a run is known by, whatever its rows are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from tinydata import Tokenizer
 
 
-@dataclass(frozen=True)
 class InMemory(ABC):
-    """The tokenizer of the rows; members add the rows."""
-
-    tokenizer: Tokenizer
+    """Members add the rows."""
 
     @property
     @abstractmethod
@@ -21,9 +18,9 @@ class InMemory(ABC):
         """What is trained on and scored, by hashes of the contents."""
 
     @property
+    @abstractmethod
     def codes(self) -> str:
-        """What the model's ids mean, as a hash."""
-        return self.tokenizer.hash
+        """What the model's codes mean, as a name or a hash."""
 
     @property
     def content(self) -> str:
@@ -34,3 +31,15 @@ class InMemory(ABC):
     def key(self) -> str:
         """A short name of the contents."""
         return self.content[:16]
+
+
+@dataclass(frozen=True)
+class Tokenized(InMemory):
+    """Rows of a tokenizer's ids."""
+
+    tokenizer: Tokenizer
+
+    @property
+    def codes(self) -> str:
+        """The tokenizer's hash."""
+        return self.tokenizer.hash

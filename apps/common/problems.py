@@ -15,7 +15,7 @@ from apps.common import chats
 from apps.common.console import Console
 from apps.common.data_config import HubTokenizer, TokenizerFile, TrainedTokenizer
 from apps.common.errors import BadRequest
-from apps.common.prepared import InMemory
+from apps.common.prepared import Tokenized
 from apps.common.problem_config import AnsweredData, ChatData, ExerciseData, ProblemData
 from apps.common.replay import with_replay
 from tinydata import Document, EncodedProblem, Tokenizer, encode_problems, split_of, train_tokenizer
@@ -38,7 +38,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class PreparedProblems(InMemory):
+class PreparedProblems(Tokenized):
     """Encoded problems to train on and to score; `written`: the texts of the latter."""
 
     train: list[EncodedProblem]

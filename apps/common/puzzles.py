@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 from apps.common.console import Console
+from apps.common.prepared import InMemory
 from apps.common.puzzle_config import ArcData, GeneratedPuzzles, MazeData, PuzzleData, SudokuData
 from tinydata.puzzles import ArcBoards, Boards, MazeBoards, SudokuBoards, maze, read_arc, sudoku
 from tinydata.puzzles.sudoku import DEFAULT_FRACTIONS
@@ -19,7 +19,7 @@ Side = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class PreparedPuzzles:
+class PreparedPuzzles(InMemory):
     """Boards to train on and to score. ARC has no validation side: its tests are scored while training, too."""
 
     train: Boards
@@ -35,16 +35,6 @@ class PreparedPuzzles:
     def codes(self) -> str:
         """What the model's codes mean."""
         return type(self.train).__name__
-
-    @property
-    def content(self) -> str:
-        """One hash of everything."""
-        return hashlib.sha256("".join(self.dataset.values()).encode()).hexdigest()
-
-    @property
-    def key(self) -> str:
-        """A short name of the contents."""
-        return self.content[:16]
 
 
 def prepare(data: PuzzleData, console: Console) -> PreparedPuzzles:

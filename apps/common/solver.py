@@ -11,6 +11,7 @@ from apps.common.command_line import Arguments
 from apps.common.errors import BadRequest
 from apps.common.generator import ModelGenerator
 from apps.common.problem_config import ExerciseData
+from apps.common.recipe import Recipe
 from apps.common.value_scorer import ValueScorer
 from tinycore import Decoder
 from tinydata import Tokenizer
@@ -20,13 +21,14 @@ from tinydata.synthetic.arithmetic import MAX_STEPS
 @dataclass(frozen=True)
 class Solver:
     """The model in evaluation mode, and what belongs to it. data: the exercises of its recipe, the defaults where it had
-    others; learned: whether it had."""
+    others; learned: whether it had; recipe: None where it was not trained here."""
 
     checkpoint: Path
     model: Decoder
     tokenizer: Tokenizer
     data: ExerciseData
     learned: bool
+    recipe: Recipe | None = None
 
     def generator(self, tools: bool = True) -> ModelGenerator:
         """It as a generator of texts, with its tools or without."""
@@ -43,12 +45,12 @@ def load(path: Path, device: str = "cpu") -> Solver:
     if not (checkpoint / "tokenizer.json").is_file():
         raise BadRequest(f"{checkpoint}: has no tokenizer, so it is no language model")
     model = checkpoints.load_model(checkpoint, device).eval()
-    data: ExerciseData | None = None
+    recipe = None
     if (checkpoint / "trainer.json").is_file():
-        found = recipes.from_dict(files.read_json(checkpoint / "trainer.json").get("recipe", {})).data
-        data = found if isinstance(found, ExerciseData) else None
-    plain = ExerciseData(sequence_length=model.config.max_seq_len)
-    return Solver(checkpoint, model, Tokenizer.load(checkpoint), data or plain, data is not None)
+        recipe = recipes.from_dict(files.read_json(checkpoint / "trainer.json").get("recipe", {}))
+    learned = recipe is not None and isinstance(recipe.data, ExerciseData)
+    data = recipe.data if learned else ExerciseData(sequence_length=model.config.max_seq_len)
+    return Solver(checkpoint, model, Tokenizer.load(checkpoint), data, learned, recipe)
 
 
 def same_tokens(generator: Solver, verifier: Solver) -> None:

@@ -18,7 +18,7 @@ from apps.common import files
 from apps.common.console import Console
 from apps.common.data_config import HubTokenizer, TokenizerFile
 from apps.common.errors import BadRequest
-from apps.common.prepared import InMemory
+from apps.common.prepared import Tokenized
 from apps.common.verdict_config import VerdictData
 from tinydata import EncodedVerdict, Tokenizer, Verdict, encode_verdicts, split_of
 from tinydata.verdict_loader import verdicts_key
@@ -28,7 +28,7 @@ MAX_LINE_CHARACTERS = 2**16
 
 
 @dataclass(frozen=True)
-class PreparedVerdicts(InMemory):
+class PreparedVerdicts(Tokenized):
     """Encoded verdicts to train on and to score."""
 
     train: list[EncodedVerdict]

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apps.common import eval_tasks, files, processes, recipes, solver, tool_use
+from apps.common import eval_tasks, files, processes, solver, tool_use
 from apps.common.command_line import Arguments
 from apps.common.console import Console
 from apps.common.errors import BadRequest
 from apps.common.eval_model import CheckpointModel
-from apps.common.recipe import Recipe
 from apps.evaluate import auto, comparing, pages, pictures, stored
 from apps.evaluate.auto import Chosen
 from apps.evaluate.pages import Evaluated
@@ -134,7 +133,7 @@ def _of_run(
     if plan is not None:
         tasks = [one.task for one in plan]
     elif automatic:
-        tasks = auto.candidates(loaded, _recipe(loaded.checkpoint), settings.named)
+        tasks = auto.candidates(loaded, loaded.recipe, settings.named)
         console.say(f"measuring speed; {len(tasks)} tasks are given {auto.SECONDS:.0f} s together")
     else:
         tasks = [eval_tasks.load(name) for name in settings.names]
@@ -212,9 +211,3 @@ def _write(done: Evaluated, asked: Sequence[Chosen]) -> None:
     made = [name for name, draw in drawn if draw(directory / name, runs)]
     tasks = {one.task.name: one.task for one in asked}
     files.write_text(directory / "report.md", pages.report(done, tasks, made))
-
-
-def _recipe(checkpoint: Path) -> Recipe | None:
-    """The recipe that the model was trained by; None where it is not known."""
-    path = checkpoint / "trainer.json"
-    return recipes.from_dict(files.read_json(path).get("recipe", {})) if path.is_file() else None
