@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import operator
+import re
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -154,6 +155,33 @@ def test_files_of_every_kind(tmp_path: Path) -> None:
         assert items_of(plain(), files={"sums": tmp_path / name}) == wanted
     assert items_of(plain(dataset={"kind": "file", "format": "items", "path": str(tmp_path / "a.json")})) == wanted
     assert list(read_rows(tmp_path / "a.json")) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jsonl", b'{"a": "' + b"x" * 200 + b'"}', "more than 100 characters in a line"),
+        ("a.json", b"[" + b"1," * 100 + b"1]", "more than 100 characters in a file"),
+        ("a.jsonl", b'{"a": 1}\nno JSON', "not readable as .jsonl"),
+        ("a.json", b"[" * 90, "not readable as .json"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 3)[:-9], "not readable as .jsonl"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')[:10] + b"\xff" * 30, "not readable as .jsonl"),
+    ],
+)
+def test_files_of_strangers_are_bounded_and_damage_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, reason: str
+) -> None:
+    monkeypatch.setattr(sources, "MOST", 100)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(reason)) as caught:
+        list(read_rows(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_json_nested_without_end_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" * 200_000)
+    with pytest.raises(DataError, match="not readable"):
+        list(read_rows(tmp_path / "a.jsonl"))
 
 
 def test_parquet(tmp_path: Path) -> None:

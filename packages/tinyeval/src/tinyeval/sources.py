@@ -11,11 +11,12 @@ import json
 import os
 import socket
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -28,6 +29,9 @@ from tinyeval.task import Task, nearest
 
 Generator = Callable[..., Iterable[Item]]
 """generator(seed=, items=, **options) -> items, the same for the same arguments."""
+
+
+MOST = 2**26  # characters
 
 
 def items_of(
@@ -63,7 +67,8 @@ def items_of(
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a JSONL or JSON file (a list of rows, or a mapping as rows of key and value), gzipped or not, or of Parquet.
 
-    Raises Unavailable for a file that is not there, DataError for one that is not of its kind.
+    A file is a stranger's: no line, and no file of JSON, may have more than MOST characters. Raises Unavailable for a file that
+    is not there, DataError for one that is not of its kind, damaged or too large.
     """
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     try:
@@ -71,7 +76,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from _parquet(path)
             return
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            rows = _whole(lines.read()) if suffixes[-1:] == [".json"] else map(json.loads, filter(str.strip, lines))
+            rows = _whole(_bounded(lines)) if suffixes[-1:] == [".json"] else _lines(lines)
             for number, row in enumerate(rows, start=1):
                 if not isinstance(row, dict):
                     raise DataError(f"{path}: row {number} is no mapping")
@@ -80,10 +85,25 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise Unavailable(f"{path}: there is no such file") from None
     except OSError as error:
         raise Unavailable(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, EOFError, RecursionError, zlib.error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: not readable as {suffixes[-1:] or 'JSONL'}: {' '.join(str(error).split())}") from None
+        kind = suffixes[-1] if suffixes else "JSONL"
+        raise DataError(f"{path}: not readable as {kind}: {' '.join(str(error).split())}") from None
+
+
+def _lines(lines: TextIO) -> Iterator[Any]:
+    while line := _bounded(lines, line=True):
+        if line.strip():
+            yield json.loads(line)
+
+
+def _bounded(lines: TextIO, line: bool = False) -> str:
+    """All of a file, or its next line; "" at the end. Raises ValueError for more than MOST characters."""
+    found = lines.readline(MOST + 1) if line else lines.read(MOST + 1)
+    if len(found) > MOST:
+        raise ValueError(f"more than {MOST:,} characters in {'a line' if line else 'a file'}")
+    return found
 
 
 def _whole(text: str) -> list[Any]:
