@@ -26,6 +26,7 @@ def cases(device: str) -> list[Case]:
     exact = tuple(t.detach().double().cpu().requires_grad_() for t in small)
     rivals = {"loop": loop} | ({} if gpu or importlib.util.find_spec("mambapy") is None else {"mambapy": mambapy})
     step = training_step(ours, leaves, upstream)
+    compiled_step = training_step(torch.compile(ours), leaves, upstream)
     small_step = training_step(ours, small, small_upstream)
     oracle = training_step(loop, exact, small_upstream.double().cpu())
     bound, elements = (3e-2 if gpu else 1e-5), batch * length * dim
@@ -53,6 +54,16 @@ def cases(device: str) -> list[Case]:
             rivals={name: training_step(function, leaves, upstream) for name, function in rivals.items()},
             bytes=elements * (5.0 * leaves[0].element_size() + 12),
             goal=("mambapy", 4.0) if "mambapy" in rivals else None,
+        ),
+        Case(
+            operation="selective_scan",
+            label=f"{size} forward + backward, compiled",
+            ours=compiled_step,
+            error=gradient_error(compiled_step, step),
+            bound=bound,
+            rivals={name: training_step(function, leaves, upstream) for name, function in rivals.items()},
+            bytes=elements * (5.0 * leaves[0].element_size() + 12),
+            goal=("mambapy", 8.0) if "mambapy" in rivals else None,
         ),
     ]
 

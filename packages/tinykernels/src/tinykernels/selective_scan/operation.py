@@ -19,6 +19,7 @@ from tinykernels.registration import differentiable
 from tinykernels.selective_scan import cpu, naive
 
 OPERATION = "selective_scan"
+COMPILED = "torch, compiled"  # the torch path inside a graph that the caller compiles
 MAX_STATE = 64  # states a channel that the Triton kernels hold in registers
 
 
@@ -62,6 +63,8 @@ def selective_scan(
     elif A.shape[1] > MAX_STATE:
         unsupported = f"the kernels hold at most {MAX_STATE} states a channel, got {A.shape[1]}"
     chosen = dispatch.choose(OPERATION, backend, x.device, unsupported)
+    if chosen == "torch" and torch.compiler.is_compiling():
+        chosen = COMPILED
     if chosen == "naive":
         return naive.selective_scan(x, delta, A, B, C, D, z, initial_state, cu_seqlens)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in floating)
@@ -145,7 +148,7 @@ def _check(
 
 
 def _implementation(backend: str) -> Any:
-    if backend == "torch":
+    if backend in ("torch", COMPILED):
         return cpu
     from tinykernels.selective_scan import triton_kernels
 
@@ -165,7 +168,8 @@ def _forward(
     save: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return _implementation(backend).forward(x, delta, A, B, C, D, z, initial_state, cu_seqlens, save)
+    more = (True,) if backend == COMPILED else ()
+    return _implementation(backend).forward(x, delta, A, B, C, D, z, initial_state, cu_seqlens, save, *more)
 
 
 def _fake(
@@ -203,8 +207,9 @@ def _backward(
     checkpoints: torch.Tensor,
     backend: str,
 ) -> tuple[torch.Tensor, ...]:
+    more = (True,) if backend == COMPILED else ()
     return _implementation(backend).backward(
-        grad_y, grad_final, x, delta, A, B, C, D, z, initial_state, cu_seqlens, checkpoints
+        grad_y, grad_final, x, delta, A, B, C, D, z, initial_state, cu_seqlens, checkpoints, *more
     )
 
 
