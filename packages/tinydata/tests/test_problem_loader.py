@@ -21,6 +21,8 @@ from tinydata import (
     train_tokenizer,
 )
 from tinydata.problem_loader import best_fit
+from tinydata.synthetic.exercises import exercises
+from tinydata.tight_rows import tight_rows
 
 PAIRS = [(f"What is {n} plus {n}?\n", f"{n} + {n} = {2 * n}\n#### {2 * n}") for n in range(1, 12)]
 
@@ -74,6 +76,23 @@ def test_packed_rows_hold_every_problem_once_as_a_document_of_its_own(
     assert sorted(found) == sorted(expected)
 
 
+def test_packed_rows_of_worked_problems_are_full() -> None:
+    """Packing instead of padding: of rows with one problem each most is empty."""
+    made = [(one.prompt("hand"), one.solution("hand")) for one in exercises(0, 2000)]
+    tokenizer = train_tokenizer((Document(question + answer, "x") for question, answer in made[:500]), 1024)
+    encoded = encode_problems(made, tokenizer)
+    for length, least in ((256, 0.985), (512, 0.99), (1024, 0.99)):
+        packed = ProblemLoader(encoded, tokenizer, length, 4, packed=True)
+        alone = ProblemLoader(encoded, tokenizer, length, 4)
+        assert packed.filled >= least
+        assert alone.filled < 0.5
+        batches = list(packed.epoch_batches())
+        slots = sum(int((batch.documents != -1).sum()) for batch in batches)
+        assert packed.filled == slots / (packed.rows * length), "as counted in the batches"
+        learned = [sum(batch.target_count for batch in found) for found in (batches, alone.epoch_batches())]
+        assert learned[0] == learned[1] == sum(len(one.ids) - one.prompt for one in encoded)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_best_fit_leaves_little_room(seed: int) -> None:
     sizes = np.random.default_rng(seed).integers(1, 60, 400).tolist()
@@ -84,6 +103,33 @@ def test_best_fit_leaves_little_room(seed: int) -> None:
     assert groups == sorted(groups)
     with pytest.raises(ValueError, match="101 exceeds 100"):
         best_fit([101], 100)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tight_rows_hold_everything_once_and_are_nearly_full(seed: int) -> None:
+    sizes = np.random.default_rng(seed).integers(40, 200, 1500).tolist()
+    rows = tight_rows(sizes, 512)
+    assert sorted(index for row in rows for index in row) == list(range(1500))
+    assert all(sum(sizes[index] for index in row) <= 512 for row in rows)
+    assert rows == sorted(rows) == [sorted(row) for row in rows] == tight_rows(sizes, 512)
+    assert len(rows) <= -(-sum(sizes) // 512) + 2
+    assert len(rows) < len(best_fit(sizes, 512))
+
+
+def test_every_tight_row_is_the_best_that_its_first_item_allows() -> None:
+    """Against all subsets of a few items."""
+    draw = np.random.default_rng(9)
+    for _ in range(60):
+        sizes = draw.integers(1, 30, 9).tolist()
+        capacity = int(draw.integers(max(sizes), 80))
+        rows = tight_rows(sizes, capacity)
+        largest = max(sizes)
+        others = sorted(sizes)[:-1]
+        sums = {sum(some) for count in range(9) for some in itertools.combinations(others, count)}
+        best = largest + max(total for total in sums if total <= capacity - largest)
+        assert best in [sum(sizes[index] for index in row) for row in rows]
+    with pytest.raises(ValueError, match="9 is not 1 to 8"):
+        tight_rows([9], 8)
 
 
 def test_padding_adds_nothing(problems: list[EncodedProblem], tokenizer: Tokenizer) -> None:

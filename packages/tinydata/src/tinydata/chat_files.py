@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -66,24 +66,29 @@ class Conversations:
 
     def _conversation(self, line: bytes) -> list[ChatMessage] | Skipped:
         row = json_object(line)
-        if isinstance(row, Skipped):
-            return row
-        if self.column not in row:
-            return MISSING_COLUMN
-        rows = row[self.column]
-        if not isinstance(rows, list) or not all(isinstance(entry, dict) for entry in rows):
-            return NOT_MESSAGES
-        messages = []
-        for entry in rows:
-            message = _message(entry)
-            if isinstance(message, Skipped):
-                return message
-            messages.append(message)
-        try:
-            check_conversation(messages, self.alternate)
-        except ConversationError as error:
-            return Skipped(error.reason)
-        return messages
+        return row if isinstance(row, Skipped) else conversation_of(row, self.column, self.alternate)
+
+
+def conversation_of(
+    row: Mapping[str, Any], column: str = "messages", alternate: bool = False
+) -> list[ChatMessage] | Skipped:
+    """The conversation in a column of a row, or why it is none."""
+    if column not in row:
+        return MISSING_COLUMN
+    rows = row[column]
+    if not isinstance(rows, list) or not all(isinstance(entry, dict) for entry in rows):
+        return NOT_MESSAGES
+    messages = []
+    for entry in rows:
+        message = _message(entry)
+        if isinstance(message, Skipped):
+            return message
+        messages.append(message)
+    try:
+        check_conversation(messages, alternate)
+    except ConversationError as error:
+        return Skipped(error.reason)
+    return messages
 
 
 def _message(entry: dict[str, Any]) -> ChatMessage | Skipped:

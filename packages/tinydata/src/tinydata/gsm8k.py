@@ -69,7 +69,7 @@ class WordProblem:
     @property
     def annotations(self) -> list[Annotation]:
         """All of them in order, verified."""
-        return [_verified(content) for content in _ANNOTATION.findall(self.annotated)]
+        return [verified(content) for content in _ANNOTATION.findall(self.annotated)]
 
     def with_calls(
         self,
@@ -184,7 +184,13 @@ def _problem(line: bytes) -> WordProblem | Skipped:
     return WordProblem(question.strip(), reasoning.strip(), answer)
 
 
-def _verified(content: str) -> Annotation:
+def without_annotations(text: str) -> str:
+    """A worked answer as a reader sees it."""
+    return _ANNOTATION.sub("", text)
+
+
+def verified(content: str) -> Annotation:
+    """What stands between << and >>, or an equation such as `48/2=24`, with whether it is true."""
     expression, equals, result = (part.strip() for part in content.rpartition("="))
     try:
         if not equals:

@@ -52,6 +52,10 @@ class MixedLoader(Resumable[Batch, "_Drawn"]):
         odd = sorted(set(sources) ^ set(mixture.names)) + sorted(set(max_epochs or {}) - set(sources))
         if odd:
             raise MixtureError(f"{odd[0]}: is not both a source and in the mixture")
+        tokenizers = {name: sources[name].manifest["tokenizer_hash"] for name in mixture.names}
+        other = next((name for name in mixture.names if tokenizers[name] != tokenizers[mixture.names[0]]), None)
+        if other is not None:
+            raise MixtureError(f"{other}: has other tokens than {mixture.names[0]}: pack both with the same tokenizer")
         self.mixture, self.total = mixture, total
         self._loaders = {
             name: Loader(sources[name], sequence_length, 1, seed=seed, prefetch=0) for name in mixture.names

@@ -5,7 +5,8 @@
                answer's tokens from <result> to </result>
 
 Packed, a row holds as many problems as fit, each a document of its own: which ones stand together is settled once, by best
-fit, the longest first, and no problem is cut.
+fit, the longest first, and no problem is cut. Where that leaves more than 1 % of the slots empty, rows are those of
+`tight_rows` if they are fewer.
 
 Which rows make a batch, `row_loader` says.
 """
@@ -22,6 +23,8 @@ import numpy as np
 from tinydata.batch import Batch
 from tinydata.loader import NO_TARGET, PADDING
 from tinydata.row_loader import RowLoader, require_rows
+from tinydata.row_plan import FILLED
+from tinydata.tight_rows import tight_rows
 from tinydata.tokenizer import Tokenizer
 
 RESULT = ("<result>", "</result>")  # of what a tool answers, in tokenizers that have such tokens
@@ -106,16 +109,27 @@ class ProblemLoader(RowLoader[Batch, list[int]]):
     ) -> None:
         """packed: as many problems a row as fit, instead of one.
 
-        Raises ValueError for no problems, one that is longer than a row, and sizes that make no sense.
+        Raises ValueError for no problems, one that is longer than a row, ids of another tokenizer as far as they can be told,
+        and sizes that make no sense.
         """
         sizes = [len(problem.ids) for problem in problems]
         require_rows("problems", sizes, sequence_length)
-        rows = best_fit(sizes, sequence_length) if packed else [[index] for index in range(len(problems))]
+        largest = max(int(problem.ids.max()) for problem in problems)
+        if largest >= tokenizer.vocab_size:
+            raise ValueError(
+                f"problems: id {largest} is not of this tokenizer's {tokenizer.vocab_size}: encode them with it"
+            )
+        rows = full_rows(sizes, sequence_length) if packed else [[index] for index in range(len(problems))]
         key = content_key(problems)
         super().__init__(rows, key, sequence_length, batch_size, rank, world, seed, prefetch)
         self.problems, self._end = problems, tokenizer.end_id
         # padded so that -100, as an index from the end, reads a zero
         self._token_bytes = np.concatenate([tokenizer.token_bytes(), np.zeros(-NO_TARGET, dtype=np.int64)])
+
+    @property
+    def filled(self) -> float:
+        """Share of an epoch's slots that hold a token."""
+        return sum(len(problem.ids) for problem in self.problems) / (self.rows * self._length)
 
     def _assemble(self, rows: Sequence[list[int]]) -> Batch:
         tokens = np.full((len(rows), self._length), self._end, dtype=np.int64)
@@ -133,6 +147,14 @@ class ProblemLoader(RowLoader[Batch, list[int]]):
                 at = place.stop
         count = int((targets != NO_TARGET).sum())
         return Batch(tokens, targets, documents, count, int(self._token_bytes[targets].sum(dtype=np.int64)))
+
+
+def full_rows(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Best fit, or `tight_rows` where that leaves more than 1 % of the slots empty and needs more rows."""
+    rows = best_fit(sizes, capacity)
+    if sum(sizes) >= FILLED * len(rows) * capacity:
+        return rows
+    return min(rows, tight_rows(sizes, capacity), key=len)
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:

@@ -26,6 +26,7 @@ class Skipped:
 EMPTY = Skipped("empty")
 NOT_UTF8 = Skipped("not utf-8")
 NOT_TEXT = Skipped("not text")
+NULLS = Skipped("null characters")
 BAD_JSON = Skipped("bad json")
 MISSING_COLUMN = Skipped("missing column")
 TOO_LONG = Skipped(f"longer than {MAX_DOCUMENT_BYTES} bytes")
@@ -41,11 +42,16 @@ def decoded(data: bytes) -> str | Skipped:
 
 
 def checked(value: object) -> str | Skipped:
-    """`value` if it is a text with something in it that UTF-8 can express (JSON can smuggle lone surrogates)."""
+    """`value` if it is a text with something in it that UTF-8 can express (JSON can smuggle lone surrogates).
+
+    UTF-16 without its mark, and many a binary file, are valid UTF-8 as well: what they have and no text has are zeros.
+    """
     if not isinstance(value, str):
         return NOT_TEXT
     if not value or value.isspace():
         return EMPTY
+    if "\0" in value:
+        return NULLS
     if not value.isascii():
         try:
             value.encode("utf-8")

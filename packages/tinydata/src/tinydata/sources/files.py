@@ -20,7 +20,7 @@ class Files(CountedSource):
     (`**` is recursive); `.name` is `path` as given. A .txt or .md file is one document, or with `separator` the text
     between lines that equal it; a row of .jsonl(.gz) or .parquet is one document, its text in `column`.
 
-    Skipped and counted in `.skipped`: "empty", "not utf-8", "not text", "bad json", "missing column",
+    Skipped and counted in `.skipped`: "empty", "not utf-8", "null characters", "not text", "bad json", "missing column",
     "unreadable file" (also a truncated gzip or damaged Parquet, after the records before the damage), "longer than
     268435456 bytes". Raises SourceError when there is no file, and at the end of an iteration that yielded nothing.
     """

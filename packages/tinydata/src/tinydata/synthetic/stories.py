@@ -1,6 +1,6 @@
 """Tiny stories from a grammar: a small world is drawn first, then told.
 
-A story draws its people, object, places and plot once (`_world`), and then, for each beat of the plot, one of several
+A story draws its people, object, places and plot once (`world`), and then, for each beat of the plot, one of several
 paraphrases that only speak of what was drawn; so the object that is lost is the object that is found. The vocabulary is
 a few hundred common words (as in TinyStories, arXiv 2305.07759), here with no model behind it: every sentence is ours.
 """
@@ -85,7 +85,7 @@ def stories(seed: int, count: int) -> Iterator[Document]:
 
 def _tell(chance: Chance) -> str:
     plot = chance.choose(PLOTS)
-    world = _world(chance, plot)
+    names = world(chance, plot)
     parts = [chance.choose(OPENINGS)]
     parts += [chance.choose(beat) for beat in plot.beats]
     has_moral = chance.happens(0.6)
@@ -93,11 +93,16 @@ def _tell(chance: Chance) -> str:
         parts.append(chance.choose(ENDINGS if plot.ends_at_home else ENDINGS + WAYS_HOME))
     if has_moral:
         parts.append(chance.choose(MORAL_LEADS))
-    return " ".join(parts).format_map(world).replace("| ", "\n").replace(" |", "\n")
+    return told(parts, names)
 
 
-def _world(chance: Chance, plot: Plot) -> dict[str, object]:
-    """Everything that a sentence of the story may name."""
+def told(parts: list[str], names: dict[str, object]) -> str:
+    """The sentences with their names, and paragraphs where a `|` stands."""
+    return " ".join(parts).format_map(names).replace("| ", "\n").replace(" |", "\n")
+
+
+def world(chance: Chance, plot: Plot) -> dict[str, object]:
+    """Everything that a sentence of the story may name, drawn for this plot."""
     hero = _person(chance, "")
     spot, other_spot, last_spot = chance.distinct(words.SPOTS, 3)
     fear, dare, relief = chance.choose(words.FEARS)
