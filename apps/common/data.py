@@ -3,7 +3,8 @@
 The key is a hash of everything that determines the bytes, so that another recipe with the same data reuses them and a
 changed file or another Python makes new ones. One pass over the sources assigns each document to its split by the hash
 of its text and spools it; the tokenizer is trained on the training split only; then each split is packed. The directory
-appears whole or not at all. Of several processes and runs that want the same data one prepares it, the others wait.
+appears whole or not at all; what was read stands beside it until then, so that whoever is killed later need not read it again.
+Of several processes and runs that want the same data one prepares it, the others wait.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from apps.common.data_config import (
     HubSource,
     HubTokenizer,
     SourceConfig,
+    SyntheticSource,
     TextData,
     TokenizerFile,
     TrainedTokenizer,
@@ -33,6 +36,7 @@ from apps.common.data_config import (
 from apps.common.errors import BadRequest, RunError
 from apps.common.recipe import Recipe
 from apps.common.spool import SPLITS, Spool, combined_hash
+from apps.common.synthetic_text import SyntheticText
 from tinycore.config import ConfigError, dump, unknown
 from tinydata import Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
 from tinydata.sources import EmbeddedCorpus, Files, Hub
@@ -122,7 +126,17 @@ def source_of(config: SourceConfig) -> Source:
             data_files=config.data_files,
             revision=config.revision,
         )
+    if isinstance(config, SyntheticSource):
+        return SyntheticText(
+            config.generator, config.documents, config.seed, config.language, config.sizes, config.name
+        )
     raise TypeError(f"no source of kind {config.kind}")
+
+
+def key_of(config: TextData) -> str:
+    """The name of the folder that the data of `config` is in. Raises SourceError for sources that cannot be read."""
+    made = [source_of(source) for source in config.sources]
+    return _key(config, [_description(source, one) for source, one in zip(config.sources, made, strict=True)])
 
 
 def _description(config: SourceConfig, source: Source) -> dict[str, Any]:
@@ -136,8 +150,10 @@ def _key(config: TextData, descriptions: list[dict[str, Any]]) -> str:
     if isinstance(config.tokenizer, TokenizerFile):
         tokenizer = {"kind": "file", "sha256": Tokenizer.load(config.tokenizer.path).hash}
     determines: list[Any] = [FORMAT, descriptions, tokenizer, config.validation, config.test]
-    if config.mixture:
-        determines.append(sorted(config.mixture))
+    if config.mixed:
+        determines.append(sorted(config.mixed_names) or ["*"])
+    if config.deduplicate:
+        determines.append("without duplicates")
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -151,61 +167,92 @@ def _make(
 ) -> None:
     start = time.monotonic()
     fractions = {"validation": config.validation, "test": config.test}
-    with files.new_directory(directory) as building:
-        spool = Spool(building / "text")
-        with console.counting("reading documents") as counting:
-            for source_config, source in zip(config.sources, sources, strict=True):
-                limit = source_config.documents if isinstance(source_config, HubSource) else None
-                for document in itertools.islice(source.documents(), limit):
-                    spool.add(document, split_of(document.text, fractions))
-                    counting.advance()
-        spool.close()
-        skipped = {source.name: dict(source.skipped) for source in sources if source.skipped}
+    unfinished = directory.with_name(f".unfinished-{key}")
+    try:
+        spool = _spooled(config, sources, unfinished, console)
         _require_splits(spool, config)
-        names = list(spool.parts({}))
-        for name in config.mixture:
-            if name not in names:
-                raise unknown("data.mixture", "source", name, names)
-        if config.mixture and (missing := [name for name in names if name not in config.mixture]):
-            raise BadRequest(f"data.mixture: says nothing of source '{missing[0]}'; there are {', '.join(names)}")
-        tokenizer = _tokenizer(config, spool, console)
-        tokenizer.save(building / "tokenizer.json")
-        splits: dict[str, dict[str, Any]] = {}
-        for split in SPLITS:
-            if spool.documents[split]:
-                with console.counting(f"packing {split}", spool.documents[split]) as counting:
-                    if split == "train" and config.mixture:
-                        splits[split] = _pack_sources(list(config.mixture), spool, tokenizer, building, counting)
-                    else:
-                        splits[split] = _packed(
-                            pack(_counted(spool.read(split), counting), tokenizer, building / split)
-                        )
-        spool.remove()
-        manifest = {
-            "format": FORMAT,
-            "key": key,
-            "sha256": combined_hash({name: entry["sha256"] for name, entry in splits.items()}),
-            "text_sha256": spool.sha256(),
-            "sources": descriptions,
-            "skipped": skipped,
-            "parts": spool.parts(_licences(descriptions)),
-            "tokenizer": {
-                **dump(config.tokenizer),
-                "vocab_size": tokenizer.vocab_size,
-                "sha256": tokenizer.hash,
-            },
-            "split_shares": fractions,
-            "splits": splits,
-        }
-        files.write_json(building / MANIFEST, manifest)
-    for name, reasons in skipped.items():
+        mixed = _mixed_names(config, list(spool.parts({})))
+        with files.new_directory(directory) as building:
+            tokenizer = _tokenizer(config, spool, console)
+            tokenizer.save(building / "tokenizer.json")
+            splits: dict[str, dict[str, Any]] = {}
+            for split in SPLITS:
+                if spool.documents[split]:
+                    with console.counting(f"packing {split}", spool.documents[split]) as counting:
+                        if split == "train" and mixed:
+                            splits[split] = _pack_sources(mixed, spool, tokenizer, building, counting)
+                        else:
+                            splits[split] = _packed(
+                                pack(_counted(spool.read(split), counting), tokenizer, building / split)
+                            )
+            manifest = {
+                "format": FORMAT,
+                "key": key,
+                "sha256": combined_hash({name: entry["sha256"] for name, entry in splits.items()}),
+                "text_sha256": spool.sha256(),
+                "sources": descriptions,
+                "skipped": spool.facts["skipped"],
+                "parts": spool.parts(_licences(descriptions)),
+                "tokenizer": {
+                    **dump(config.tokenizer),
+                    "vocab_size": tokenizer.vocab_size,
+                    "sha256": tokenizer.hash,
+                },
+                "split_shares": fractions,
+                "splits": splits,
+                **({"duplicates": spool.duplicates} if config.deduplicate else {}),
+            }
+            files.write_json(building / MANIFEST, manifest)
+    except Exception:
+        shutil.rmtree(unfinished, ignore_errors=True)  # only who is killed or interrupted goes on where it was
+        raise
+    spool.remove()
+    for name, reasons in spool.facts["skipped"].items():
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
         console.say(f"{name}: left out {counts}")
+    for name, count in spool.duplicates.items():
+        console.say(f"{name}: left out {count:,} documents that were there before")
     train = splits["train"]
     console.say(
         f"data prepared in {duration(time.monotonic() - start)}: {train['documents']:,} documents, "
         f"{short(train['tokens'])} tokens to train on, in {directory}"
     )
+
+
+def _spooled(config: TextData, sources: list[Source], place: Path, console: Console) -> Spool:
+    """All documents, read, or found where an earlier preparation was killed after it had read them."""
+    spool = Spool.whole(place)
+    if spool is not None:
+        console.say(f"going on with {sum(spool.documents.values()):,} documents that were read before ({place})")
+        return spool
+    fractions = {"validation": config.validation, "test": config.test}
+    spool = Spool(place, unique=config.deduplicate)
+    with console.counting("reading documents") as counting:
+        for source_config, source in zip(config.sources, sources, strict=True):
+            limit = source_config.documents if isinstance(source_config, HubSource) else None
+            for document in itertools.islice(source.documents(), limit):
+                spool.add(document, split_of(document.text, fractions))
+                counting.advance()
+    spool.close(skipped={source.name: dict(source.skipped) for source in sources if source.skipped})
+    return spool
+
+
+def _mixed_names(config: TextData, names: list[str]) -> list[str]:
+    """The sources that each have a folder; none where there is no mixture. Raises where it and the sources differ."""
+    if not config.mixed:
+        return []
+    if not config.mixed_names:
+        for name in config.max_epochs:
+            if name not in names:
+                raise unknown("data.max_epochs", "source", name, names)
+        return names
+    key = "data.stages" if config.stages else "data.mixture"
+    for name in config.mixed_names:
+        if name not in names:
+            raise unknown(key, "source", name, names)
+    if missing := [name for name in names if name not in config.mixed_names]:
+        raise BadRequest(f"{key}: says nothing of source '{missing[0]}'; there are {', '.join(names)}")
+    return list(config.mixed_names)
 
 
 def _pack_sources(

@@ -6,13 +6,15 @@ with the key in front, to which the loader adds the path.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from apps.common.config_fields import described, positive, share
-from apps.common.mixture_config import WeightConfig
+from apps.common.config_fields import described, not_negative, positive, share
+from apps.common.mixture_config import MixtureStage, WeightConfig, staged
+from apps.common.synthetic_text import GENERATORS, GeneratorName
 from tinycore.config import ConfigError, Family
-from tinydata.mixture import Mixture, MixtureError
+from tinydata.mixture import Mixture, MixtureError, temperature_weights
 from tinydata.special_tokens import SPECIAL_TOKENS
 
 BYTES_AND_SPECIALS = 256 + len(SPECIAL_TOKENS)  # with so many tokens nothing is merged: text is bytes
@@ -57,6 +59,40 @@ class HubSource(SourceConfig, kind="hub"):
 
     def __post_init__(self) -> None:
         positive(self, "documents")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSource(SourceConfig, kind="synthetic"):
+    """Documents of our own, each verified while it is made (apps/common/synthetic_text.py)."""
+
+    generator: GeneratorName = field(metadata={"help": "what they are"})
+    documents: int = described("how many", 20_000)
+    seed: int = described("of the documents", 0)
+    language: Literal["english", "spanish"] = described("of the documents", "english")
+    levels: tuple[int, int] | None = described(
+        "fewest and most calculations, hops, turns, sentences, digits or words of one; null: the generator's own", None
+    )
+    name: str | None = described("what mixtures and reports call them; null: the generator's name", None)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """`levels`, or the generator's own."""
+        return self.levels or GENERATORS[self.generator].levels
+
+    def __post_init__(self) -> None:
+        positive(self, "documents")
+        not_negative(self, "seed")
+        made = GENERATORS[self.generator]
+        if self.language == "spanish" and not made.spanish:
+            raise ConfigError(f"language: {self.generator} are written in english alone")
+        low, high = self.sizes
+        if not made.within[0] <= low <= high <= made.within[1]:
+            raise ConfigError(
+                f"levels: {[low, high]} {made.of} of {self.generator} are not within {made.within[0]} to {made.within[1]}, "
+                "the fewest first"
+            )
+        if self.name == "":
+            raise ConfigError("name: is empty; null is the generator's name")
 
 
 class TokenizerConfig(Family):
@@ -135,22 +171,45 @@ class TextData(DataConfig, kind="text"):
             "help": "share of each source's tokens by its name, as it changes over the run; empty: all as they come"
         },
     )
+    stages: tuple[MixtureStage, ...] = field(
+        default=(),
+        metadata={
+            "help": "the mixture in another form: stages of the run, each until a share of it and with weights of its own"
+        },
+    )
+    temperature: float | None = described(
+        "mix sources by (tokens)^(1 / temperature): 1 by size, larger more evenly; null: no such mixture", None
+    )
     max_epochs: dict[str, float] = field(
         default_factory=dict,
         metadata={"help": "passes over a source of the mixture that it gives at most, by its name"},
     )
+    deduplicate: bool = described("leave out documents whose text came before, and count them", False)
     cache: str = described("folder of prepared data, one subfolder for each content", "data")
 
     @property
     def positions(self) -> int:
         return self.sequence_length
 
-    def shares(self) -> Mixture:
-        """The mixture, to be asked for shares. Raises ConfigError for one that cannot be."""
+    @property
+    def mixed(self) -> bool:
+        """Whether rows are drawn from each source for itself, by shares."""
+        return bool(self.mixture or self.stages) or self.temperature is not None
+
+    @property
+    def mixed_names(self) -> tuple[str, ...]:
+        """Names of the sources that shares are given for; none where each has one, by its size."""
+        return tuple(self.mixture) or tuple(dict.fromkeys(name for stage in self.stages for name in stage.weights))
+
+    def shares(self, tokens: Mapping[str, int]) -> Mixture:
+        """The mixture of sources of so many tokens, to be asked for shares. Raises ConfigError for one that cannot be."""
+        key = "mixture" if self.mixture else "stages" if self.stages else "temperature"
         try:
-            return Mixture({name: weight.weigh() for name, weight in self.mixture.items()})
+            if self.temperature is not None:
+                return Mixture(dict(temperature_weights(tokens, self.temperature)))
+            return staged(self.stages) if self.stages else Mixture({k: v.weigh() for k, v in self.mixture.items()})
         except MixtureError as error:
-            raise ConfigError(f"mixture: {str(error).removeprefix('mixture: ')}") from None
+            raise ConfigError(f"{key}: {str(error).removeprefix('mixture: ').removeprefix('temperature: ')}") from None
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -159,13 +218,15 @@ class TextData(DataConfig, kind="text"):
         twice = next((source for source in told if told.count(source) > 1), None)
         if twice is not None:
             raise ConfigError(f"experts: source '{twice}' is given to an expert twice")
-        if self.mixture:
-            self.shares()  # refuses what cannot be
-        if self.experts and self.mixture:
+        if sum((bool(self.mixture), bool(self.stages), self.temperature is not None)) > 1:
+            raise ConfigError("mixture: is told in more than one of mixture, stages and temperature; leave one of them")
+        if self.mixed:
+            self.shares({"": 1})  # refuses what cannot be, whatever the sizes
+        if self.experts and self.mixed:
             raise ConfigError("experts: cannot be told of rows that a mixture draws; leave one of them out")
         for name, epochs in self.max_epochs.items():
-            if name not in self.mixture:
-                raise ConfigError(f"max_epochs: '{name}' is no source of data.mixture")
+            if name not in self.mixed_names and self.temperature is None:
+                raise ConfigError(f"max_epochs: '{name}' is no source of data.{'stages' if self.stages else 'mixture'}")
             if not epochs > 0:
                 raise ConfigError(f"max_epochs: {epochs} of '{name}' is not above 0")
         if self.sequence_length < 2:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from apps.common.config_fields import described
-from tinycore.config import Family
-from tinydata.mixture import Constant, Early, Linear, Piecewise, Weight
+from tinycore.config import ConfigError, Family
+from tinydata.mixture import Constant, Early, Linear, Mixture, MixtureError, Piecewise, Weight
 
 
 class WeightConfig(Family):
@@ -58,3 +60,42 @@ class EarlyShare(WeightConfig, kind="early"):
 
     def weigh(self) -> Weight:
         return Early(self.base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureStage:
+    """A part of the run with weights of its own. A source that it does not name has none in it."""
+
+    until: float = described("share of the run at which it ends; the last one's is 1")
+    weights: dict[str, float] = field(metadata={"help": "of sources by name, beside one another"})
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ConfigError(f"until: {self.until} is not above 0 and at most 1")
+        for name, weight in self.weights.items():
+            if not weight >= 0:
+                raise ConfigError(f"weights: {weight} of '{name}' is negative")
+        if not sum(self.weights.values()) > 0:
+            raise ConfigError("weights: sum to zero, so there is nothing to draw from")
+
+
+def staged(stages: Sequence[MixtureStage]) -> Mixture:
+    """The mixture that stages are: weights are shares of their stage, level within it, with a step at each border.
+
+    Raises MixtureError for stages that do not follow one another up to the end of the run.
+    """
+    ends = [stage.until for stage in stages]
+    if any(one >= after for one, after in itertools.pairwise(ends)) or ends[-1] != 1:
+        raise MixtureError(f"stages end at {', '.join(f'{end:g}' for end in ends)}; these must grow, up to 1")
+    names = dict.fromkeys(name for stage in stages for name in stage.weights)
+    spans = list(zip([0.0, *ends], ends, stages, strict=False))
+    return Mixture(
+        {
+            name: Piecewise(tuple((at, _share(stage, name)) for begin, end, stage in spans for at in (begin, end)))
+            for name in names
+        }
+    )
+
+
+def _share(stage: MixtureStage, name: str) -> float:
+    return stage.weights.get(name, 0.0) / sum(stage.weights.values())

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from apps.common.config_fields import below_one, described, not_negative, positive, share
+from apps.common.curriculum_config import CurriculumConfig
 from apps.common.data_config import DataConfig, EmbeddedSource, SourceConfig, TokenizerConfig, TrainedTokenizer
-from tinycore.config import ConfigError
+from tinycore.config import ConfigError, unknown
 from tinydata.synthetic.arithmetic import MAX_STEPS
 from tinydata.synthetic.exercise import FORMS
 from tinydata.synthetic.exercises import KINDS, MAX_DIGITS
@@ -86,6 +87,13 @@ class ExerciseData(AnsweredData, DataConfig, kind="exercises"):
     problems: int = described("different problems, all sides together", 20_000)
     seed: int = described("of the problems", 0)
     test: float = described("share of the problems that is neither trained on nor scored in training", 0.1)
+    curriculum: CurriculumConfig | None = field(
+        default=None,
+        metadata={
+            "help": "easy ones first, {stages: [{until: 0.5, depth: [1, 1]}, {until: 1.0}], by: steps, replay: 0.25}; null: "
+            "in any order"
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,6 +115,17 @@ class ExerciseData(AnsweredData, DataConfig, kind="exercises"):
                 raise ConfigError(f"forms: {weight} of '{name}' is negative")
         if not sum(self.forms.values()) > 0:
             raise ConfigError("forms: takes at least one form with a share above 0")
+        if self.curriculum is not None:
+            self._check_curriculum(self.curriculum)
+
+    def _check_curriculum(self, curriculum: CurriculumConfig) -> None:
+        if self.replay:
+            raise ConfigError("replay: documents have no place in a curriculum; leave one of replay and curriculum out")
+        for number, stage in enumerate(curriculum.stages):
+            for name, asked, there in (("kinds", stage.kinds, self.kinds), ("forms", stage.forms, tuple(self.forms))):
+                odd = next((one for one in asked if one not in there), None)
+                if odd is not None:
+                    raise unknown(f"curriculum.stages.{number}.{name}", "name", odd, there)
 
     @property
     def tags(self) -> bool:

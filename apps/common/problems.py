@@ -15,6 +15,7 @@ from apps.common import chats
 from apps.common.console import Console
 from apps.common.data_config import HubTokenizer, TokenizerFile, TrainedTokenizer
 from apps.common.errors import BadRequest
+from apps.common.practice import Practised, sorted_into
 from apps.common.prepared import Tokenized
 from apps.common.problem_config import AnsweredData, ChatData, ExerciseData, ProblemData
 from apps.common.replay import with_replay
@@ -24,26 +25,32 @@ from tinydata.problem_loader import content_key
 from tinydata.special_tokens import SPECIAL_TOKENS
 from tinydata.synthetic.chance import Chance
 from tinydata.synthetic.exercise import Exercise, Form
-from tinydata.synthetic.exercises import exercises
+from tinydata.synthetic.exercises import KINDS, exercises
 
 
 @dataclass(frozen=True)
 class Written:
-    """A problem as text: what is asked, what is answered, the answer alone, and by what it is counted ("" for nothing)."""
+    """A problem as text: what is asked, what is answered, the answer alone, by what it is counted ("" for nothing), and of
+    exercises their kind and how many calculations they take."""
 
     prompt: str
     solution: str
     answer: str
     label: str = ""
+    kind: str = ""
+    steps: int = 0
 
 
 @dataclass(frozen=True)
 class PreparedProblems(Tokenized):
-    """Encoded problems to train on and to score; `written`: the texts of the latter."""
+    """Encoded problems to train on and to score; `written`: the texts of the latter. Of a curriculum `train` has the problems
+    of one stage behind those of another: so many each, `stages`, of such `depths`."""
 
     train: list[EncodedProblem]
     validation: list[EncodedProblem]
     written: list[Written]
+    stages: tuple[int, ...] = ()
+    depths: tuple[float, ...] = ()
 
     @cached_property
     def dataset(self) -> dict[str, str]:
@@ -71,6 +78,14 @@ def prepare(data: AnsweredData, vocab_size: int, console: Console) -> PreparedPr
     fitting = _fitting(name, data, rows, console)
     train, held_out = ([rows[side][index] for index in fitting[side]] for side in ("train", "validation"))
     kept = [sides["validation"][index] for index in fitting["validation"]]
+    if isinstance(data, ExerciseData) and data.curriculum is not None:
+        texts = [sides["train"][index] for index in fitting["train"]]
+        practised = [
+            Practised(row, text.prompt, text.kind, text.label, text.steps)
+            for row, text in zip(train, texts, strict=True)
+        ]
+        ordered, stages, depths = sorted_into(data.curriculum, practised, console)
+        return PreparedProblems(tokenizer, ordered, held_out, kept, stages, depths)
     return PreparedProblems(tokenizer, with_replay(data, train, tokenizer, console), held_out, kept)
 
 
@@ -135,7 +150,8 @@ def written(data: ExerciseData, side: Split) -> Iterator[Written]:
         if chance.happens(data.again):
             attempt = exercise.flawed(chance) if chance.happens(0.5) else exercise
             prompt = exercise.prompt_again(form, attempt.solution(form))
-        yield Written(prompt, exercise.solution(form), exercise.answer, form)
+        kind = exercise.kind if exercise.kind in KINDS else "words"  # an exercise's own name is that of its story
+        yield Written(prompt, exercise.solution(form), exercise.answer, form, kind, len(exercise.steps))
 
 
 def _read(data: ProblemData, console: Console) -> tuple[str, dict[str, list[Written]]]:

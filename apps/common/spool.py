@@ -1,7 +1,11 @@
-"""Documents between the sources and the shards: on disk, by split, counted and hashed by the source they name."""
+"""Documents between the sources and the shards: on disk, by split, counted and hashed by the source they name.
+
+A spool that was closed is whole: whoever is killed later finds it again (`Spool.whole`) and reads no source twice.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -10,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from apps.common import files
+from apps.common.errors import RunError
 from tinydata import Document
 
+FACTS = "spool.json"  # written last: what is beside it is complete
 SPLITS = ("train", "validation", "test")
 
 
@@ -31,28 +38,74 @@ class _Part:
 
 
 class Spool:
-    """Documents of each split on disk, as JSON lines: the sources, which may be a network away, are read once."""
+    """Documents of each split on disk, as JSON lines: the sources, which may be a network away, are read once.
 
-    def __init__(self, directory: Path) -> None:
+    unique: leave out texts that were added before, which `duplicates` counts by source. facts: what whoever closed it wanted to
+    be remembered.
+    """
+
+    def __init__(self, directory: Path, unique: bool = False) -> None:
+        """An empty one; what is in the directory goes."""
+        shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self.directory = directory
         self.documents = dict.fromkeys(SPLITS, 0)
+        self.duplicates: dict[str, int] = {}
+        self.facts: dict[str, Any] = {}
+        self._seen: set[bytes] | None = set() if unique else None
         self._parts: dict[str, _Part] = {}
+        self._closed: dict[str, dict[str, Any]] = {}
         self._files: dict[str, BinaryIO] = {}
         for split in SPLITS:
             self._files[split] = (directory / split).open("wb")
 
+    @staticmethod
+    def whole(directory: Path) -> Spool | None:
+        """The spool that was closed in `directory`; None where there is none, or something is missing of it."""
+        with contextlib.suppress(RunError, OSError, KeyError, TypeError):
+            told = files.read_json(directory / FACTS)
+            if all((directory / split).stat().st_size == told["sizes"][split] for split in SPLITS):
+                spool = Spool.__new__(Spool)
+                spool.directory, spool.documents, spool.duplicates = directory, told["documents"], told["duplicates"]
+                spool.facts, spool._closed, spool._files = told["facts"], told["parts"], {}
+                return spool
+        return None
+
     def add(self, document: Document, split: str) -> None:
         """Append `document` to `split`."""
+        text = document.text.encode()
+        if self._seen is not None:
+            digest = hashlib.blake2b(text, digest_size=16).digest()
+            if digest in self._seen:
+                self.duplicates[document.source] = self.duplicates.get(document.source, 0) + 1
+                return
+            self._seen.add(digest)
         record = [document.text, document.source, document.allow_special]
         self._files[split].write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self.documents[split] += 1
-        self._parts.setdefault(document.source, _Part()).add(document.text.encode())
+        self._parts.setdefault(document.source, _Part()).add(text)
 
-    def close(self) -> None:
+    def close(self, **facts: Any) -> None:
         """No more documents come; `read` may begin."""
-        for file in self._files.values():
+        sizes = {}
+        for split, file in self._files.items():
+            sizes[split] = file.tell()
             file.close()
+            files.flush(self.directory / split)
+        self._seen = None
+        self.facts = facts
+        self._closed = {
+            name: {"documents": part.documents, "bytes": part.size, "sha256": part.digest.hexdigest()}
+            for name, part in self._parts.items()
+        }
+        told = {
+            "documents": self.documents,
+            "sizes": sizes,
+            "parts": self._closed,
+            "duplicates": self.duplicates,
+            "facts": facts,
+        }
+        files.write_json(self.directory / FACTS, told)
 
     def read(self, split: str) -> Iterator[Document]:
         """The documents of `split` in the order they were added."""
@@ -66,19 +119,11 @@ class Spool:
 
     def parts(self, licences: Mapping[str, str]) -> dict[str, Any]:
         """Documents, bytes, hash and licence by the source that documents name."""
-        return {
-            name: {
-                "documents": part.documents,
-                "bytes": part.size,
-                "sha256": part.digest.hexdigest(),
-                "licence": licences.get(name, "unknown"),
-            }
-            for name, part in self._parts.items()
-        }
+        return {name: {**part, "licence": licences.get(name, "unknown")} for name, part in self._closed.items()}
 
     def sha256(self) -> str:
         """Of all parts together: equal for two runs exactly when they were made of the same documents."""
-        return combined_hash({name: part.digest.hexdigest() for name, part in self._parts.items()})
+        return combined_hash({name: part["sha256"] for name, part in self._closed.items()})
 
 
 def combined_hash(hashes: Mapping[str, str]) -> str:

@@ -1,0 +1,1 @@
+"""Data made ready, counted and shown: `uv run apps/prepare --help`."""
