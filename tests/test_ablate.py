@@ -61,7 +61,7 @@ def calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[st
 
 
 def ablate(monkeypatch: pytest.MonkeyPatch, folder: Path, *argv: str, table: str = "table") -> int:
-    command = ["--variants", str(folder / f"{table}.yaml"), "--out", str(folder / "cells"), *argv]
+    command = ["--recipe", str(folder / f"{table}.yaml"), "--out", str(folder / "cells"), *argv]
     monkeypatch.setattr(sys, "argv", ["ablate", *command])
     return ablate_app()
 
@@ -162,7 +162,7 @@ command_line.main(run)
 def test_a_stop_costs_the_cells_that_were_being_trained(
     folder: Path, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    command = ["--variants", str(folder / "table.yaml"), "--out", str(folder / "cells"), "--seeds", "0", "--jobs", "1"]
+    command = ["--recipe", str(folder / "table.yaml"), "--out", str(folder / "cells"), "--seeds", "0", "--jobs", "1"]
     program = [sys.executable, "-c", DRIVER.format(instant=str(INSTANT)), *command]
     environment = {**os.environ, "CALL_SECONDS": "1.5", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

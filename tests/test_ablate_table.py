@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from apps.ablate import cell, comparison, forest
+from apps.ablate import cell, comparison, forest, page
 from apps.ablate.__main__ import run as ablate_app
 from apps.ablate.baseline import Baseline
 from apps.ablate.cell import Cell
@@ -104,7 +104,7 @@ def test_verdicts_and_intervals(folder: Path) -> None:
 
 
 def test_the_markdown(folder: Path) -> None:
-    lines = comparison.markdown(comparison.of(folder, ["worse", "better"])).splitlines()
+    lines = page.markdown(comparison.of(folder, ["worse", "better"])).splitlines()
     table = {
         row[0]: row[1:] for row in ([part.strip() for part in line.split("|")[1:-1]] for line in lines if "|" in line)
     }
@@ -119,14 +119,17 @@ def test_the_markdown(folder: Path) -> None:
         "seeds": "3",
         "- plain": "-0.1100",
         "95 % interval": "-0.1348 to -0.0852",
+        "p": "0.0055",
         "verdict": "better",
         "below bigram": "no (2 of 3)",
     }
-    assert table["alone"][-4:] == ["-0.2000", "", "one seed", "yes"]
+    assert table["alone"][-5:] == ["-0.2000", "", "", "one seed", "yes"]
     text = "\n".join(lines)
-    assert "1,000 steps, 2.00M tokens a cell, data dddddddddddd" in text
+    # 100 a token, 1,000 steps of 8 rows of 256
+    assert "plain: 1,000 steps, 2.00M tokens a cell, 205MFLOPs at 10.0k tok/s, data dddddddddddd" in text
     assert "bigram model has 1.4500" in text
-    assert "Of the 3 comparisons, 0.15 would be called" in text
+    assert "Verdicts are for all 3 comparisons at once" in text
+    assert "alone |" not in text
     assert "not trained alike" not in text
 
 
@@ -139,7 +142,7 @@ def test_a_diverged_seed_is_said_and_left_out(folder: Path) -> None:
     assert rows["better"].difference.n == 2
     assert rows["better"].difference.mean == pytest.approx(-0.105)
     assert (rows["alone"].difference, rows["alone"].verdict) == (None, "diverged")
-    text = comparison.markdown(found)
+    text = page.markdown(found)
     assert "better: seed 2 diverged" in text
     (line,) = [line for line in text.splitlines() if line.startswith("| better")]
     assert line.endswith(" no (1 of 3) |")
@@ -190,7 +193,7 @@ def test_the_app_prints_it(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sys, "argv", ["ablate", "--table", "--out", str(folder)])
     assert ablate_app() == 0
     assert (
-        comparison.markdown(comparison.of(folder, list(variants.read(variants.BLOCKS).variants)))
+        page.markdown(comparison.of(folder, list(variants.read(variants.find(variants.DEFAULT)).variants)))
         in capsys.readouterr().out
     )
     monkeypatch.setattr(sys, "argv", ["ablate", "--table", "--out", str(folder), "--json"])
@@ -238,3 +241,47 @@ def test_one_seed_has_no_interval_to_draw(folder: Path) -> None:
         path.unlink()
     with pytest.raises(BadRequest, match="two seeds"):
         forest.draw(comparison.of(folder), folder / "x.png")
+
+
+def test_verdicts_are_corrected_for_how_many_there_are(folder: Path) -> None:
+    # alone, luck's and better's p are: t = 1.3868 and 19.0526 with two degrees of freedom
+    rows = {row.variant: row for row in comparison.of(folder).rows}
+    better, worse = rows["better"], rows["worse"]
+    assert better.difference is not None
+    assert better.difference.p == pytest.approx(0.00274, abs=1e-5)
+    # of three p-values the smallest counts three times, the next twice; worse's differences are all alike
+    assert worse.holm == pytest.approx(0.0, abs=1e-9)
+    assert better.holm == pytest.approx(2 * better.difference.p)
+    for number in range(20):  # as many again that say nothing
+        for seed, score in enumerate((1.51, 1.58, 1.40)):
+            OVERRIDES[f"copy{number}"], FLOPS[f"copy{number}"] = {"model.embed.tied": False}, 100.0
+            fabricate(folder, f"copy{number}", seed, score)
+    found = comparison.of(folder)
+    (row,) = [row for row in found.rows if row.variant == "better"]
+    assert row.verdict == "not distinguishable"
+    assert row.difference == better.difference
+    assert row.alone == "better"
+    (line,) = [line for line in page.markdown(found).splitlines() if line.startswith("| better")]
+    assert " better alone |" in line
+    assert row.to_dict(1.0)["verdict"] == "not distinguishable"
+
+
+def test_every_experiment_that_is_kept_can_be_read() -> None:
+    """The cells under docs/benchmarks/ablation, of older versions, give the differences that their scores say."""
+    folders = sorted(
+        path for path in (Path(__file__).parents[1] / "docs/benchmarks/ablation").iterdir() if path.is_dir()
+    )
+    assert len(folders) >= 7
+    for kept in folders:
+        if not (kept / "plain-s0.json").exists():
+            continue
+        found = comparison.of(kept)
+        plain = found.rows[0]
+        assert len(found.rows) > 1
+        for row in found.rows[1:]:
+            common = [seed for seed in row.scores if seed in plain.scores]
+            if common:
+                mean = sum(row.scores[seed] - plain.scores[seed] for seed in common) / len(common)
+                assert row.difference is not None
+                assert row.difference.mean == pytest.approx(mean, abs=1e-12)
+        assert page.markdown(found).count("\n|") >= len(found.rows)

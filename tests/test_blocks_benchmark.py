@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def bench(file: Path, *argv: str) -> dict[str, Any]:
-    arguments = ["--variants", str(file.parent / "table.yaml"), "--json", str(file), *SHORT, *argv]
+    arguments = ["--recipe", str(file.parent / "table.yaml"), "--json", str(file), *SHORT, *argv]
     assert blocks.main(arguments) == 0
     return json.loads(file.read_text())
 
@@ -149,7 +149,7 @@ def test_a_damaged_file_is_one_line(file: Path) -> None:
         (["--precision", "fp8"], "fp8"),
         (["--only", "windw"], "windw"),
         (["--resume"], "--json"),
-        (["--variants", "nowhere.yaml"], "nowhere.yaml"),
+        (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
 def test_wrong_requests_are_one_line(argv: list[str], words: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.bench import depth, routing, table_speed
+from apps.bench import depth, routing
 from apps.common import variants
 from apps.common.errors import BadRequest
 
@@ -32,12 +32,15 @@ def test_routing_is_measured_beside_plain(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        ("depth", {"looped_half", "universal_act", "universal_ponder", "hourglass", "pooled", "feedback"}),
-        ("routing", {"mod", "mod_half", "budget", "early_exit", "slots", "resonance", "factorised", "mtp", "jepa"}),
+        ("ablate-calls", {"looped_half", "universal_act", "universal_ponder", "hourglass", "pooled", "feedback"}),
+        (
+            "ablate-routing",
+            {"mod", "mod_half", "budget", "early_exit", "slots", "resonance", "factorised", "mtp", "jepa"},
+        ),
     ],
 )
 def test_every_variant_of_a_table_is_a_recipe(table: str, names: set[str], purpose: variants.Purpose) -> None:
-    assert names <= set(variants.arms(table_speed.TABLES / f"{table}.yaml", purpose))
+    assert names <= set(variants.arms(variants.find(table), purpose))
 
 
 def test_rows_too_short_are_refused() -> None:

@@ -60,7 +60,7 @@ def test_the_chosen_ones_come_with_plain(tmp_path: Path) -> None:
 
 def test_every_variant_of_the_blocks_can_be_made_and_changes_something() -> None:
     for purpose in ("train", "speed"):
-        found = variants.arms(variants.BLOCKS, purpose)
+        found = variants.arms(variants.find(variants.DEFAULT), purpose)
         plain = found[variants.PLAIN].recipe
         assert all((arm.recipe == plain) == (name == variants.PLAIN) for name, arm in found.items())
         for arm in found.values():
@@ -111,7 +111,7 @@ def test_wide_ternary_models_have_the_bytes_of_the_plain_one(purpose: str) -> No
     """Weights of linears in two bits each, everything else in bf16."""
 
     def size(name: str) -> float:
-        arm = variants.arms(variants.BLOCKS, purpose, name)[name]
+        arm = variants.arms(variants.find(variants.DEFAULT), purpose, name)[name]
         with torch.device("meta"):
             model = tinycore.build(arm.recipe.model)
         ternary = sum(module.weight.numel() for module in model.modules() if isinstance(module, Bit))

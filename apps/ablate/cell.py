@@ -11,10 +11,32 @@ from apps.common import compare, files, recipes
 from apps.common.data_config import TextData
 from apps.common.errors import RunError
 from apps.common.recipe import Recipe
-from apps.common.variants import NAME, Arm
+from apps.common.variants import NAME, Arm, Match
 from tinycore import ConfigError
 from tinycore.config import dump
 from tinycore.config import load as load_strictly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """How a cell's learning rate was found: val_bpb by factor of the variant's own rate (None: diverged), the factor that was
+    best after `steps` with `seed`, and whether it was the smallest or largest there was."""
+
+    steps: int
+    seed: int
+    scores: dict[str, float | None]
+    factor: float
+    learning_rate: float
+    edge: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """What a cell's budget was made equal by, and for wall_clock the two rates that were measured for it."""
+
+    by: Match
+    tokens_per_second: float | None = None
+    plain_tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +45,9 @@ class Cell:
 
     status: "diverged" if its loss was not finite at some step, which `reason` says; what it then has not is None.
     tokens: targets learned; flops_per_token: matrix products, forward and backward; seconds: of the whole process;
-    tokens_per_second: while it trained, beside `jobs` - 1 other cells; data: the hash of the prepared data;
-    environment: versions, processor and threads; recipe: everything that determines the run.
+    tokens_per_second: while it trained, beside `jobs` - 1 other cells; data: the hash of the prepared data, and text that
+    of the texts they are made of; environment: versions, processor and threads; recipe: everything that determines the run;
+    memory_bytes: the most that its process held, predicted_bytes what was predicted. None: a cell of an older version.
     """
 
     variant: str
@@ -43,6 +66,11 @@ class Cell:
     data: str
     environment: dict[str, Any]
     recipe: dict[str, Any]
+    text: str | None = None
+    memory_bytes: int | None = None
+    predicted_bytes: int | None = None
+    tuned: Tuned | None = None
+    matched: Matched | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.variant) or self.seed < 0:
@@ -53,6 +81,12 @@ class Cell:
     @property
     def name(self) -> str:
         return name_of(self.variant, self.seed)
+
+    @property
+    def total_flops(self) -> float:
+        """Matrix products of the whole run, forward and backward."""
+        data, train = self.recipe["data"], self.recipe["train"]
+        return self.flops_per_token * self.steps * train["batch_size"] * data["sequence_length"]
 
 
 def name_of(variant: str, seed: int) -> str:
@@ -124,3 +158,13 @@ def require_same(folder: Path, cell: Cell, wanted: dict[str, Any], data: str, re
         raise RunError(f"{path}: {first.key} is {first.saved} there and {first.requested} here{more}; {remedy}")
     if cell.data != data:
         raise RunError(f"{path}: was trained on other data ({cell.data[:12]}, not {data[:12]}); {remedy}")
+
+
+def cuts_text_otherwise(overrides: dict[str, Any]) -> bool:
+    """Whether a variant of these overrides has another tokenizer than plain."""
+    return any(key == "data" or key.startswith("data.tokenizer") for key in overrides)
+
+
+def has_another_budget(overrides: dict[str, Any]) -> bool:
+    """Whether a variant of these overrides learns other targets than plain: other steps, rows or tokens."""
+    return any(key.partition(".")[0] in ("data", "train") for key in overrides)

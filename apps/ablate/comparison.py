@@ -1,14 +1,16 @@
-"""The table of an experiment, from the files of its cells alone: each variant beside plain, paired by seed.
+"""An experiment's results, from the files of its cells alone: each variant beside plain, paired by seed.
 
 Cells are compared only if they differ in nothing but their overrides: each recipe must be plain's with the variant's
-overrides and the seed, the data the same, and the targets learned by a seed equal in all arms.
+overrides and the seed, the text the same (the data too, unless the variant cuts it otherwise), and the targets learned by a
+seed equal in all arms, unless the overrides change the budget. Verdicts are tinyeval's: Student's paired test of each variant,
+Holm's correction over all that have two seeds.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +18,63 @@ from apps.ablate import baseline, cell
 from apps.ablate.baseline import Baseline
 from apps.ablate.cell import Cell
 from apps.common import recipes, variants
-from apps.common.console import short
+from apps.common.console import rate, short
 from apps.common.errors import BadRequest, RunError
-from apps.common.markdown import table
 from apps.common.variants import PLAIN
-from tinyeval import PairedDifference, paired_difference
-
-COLUMNS = (
-    "variant",
-    "parameters",
-    "FLOPs",
-    "tok/s",
-    "val_bpb",
-    "least to most",
-    "seeds",
-    "- plain",
-    "95 % interval",
-    "verdict",
-    "below bigram",
-)
+from tinycore.config import dump
+from tinyeval.statistics import PairedComparison, Verdict, holm, paired_runs, verdict, verdicts
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant. `cells` by seed; `flops` and `speed` over plain's, the latter the median over common seeds;
-    `difference` of val_bpb to plain's over the seeds that both have finished, None for plain or without such a seed."""
+    """One variant. `cells` by seed; `flops` of the whole run and `speed` over plain's, the latter the median over common seeds;
+    `difference` of val_bpb to plain's over the seeds that both have finished, None for plain or without such a seed; `judged`:
+    what the test says of it among all others, `holm` its corrected p, and `alone` what it says of it alone; None where there
+    are no two seeds."""
 
     variant: str
     cells: dict[int, Cell]
     flops: float
     speed: float | None
-    difference: PairedDifference | None
+    difference: PairedComparison | None
+    judged: Verdict | None = None
+    holm: float | None = None
+    alone: Verdict | None = None
 
     @property
     def scores(self) -> dict[int, float]:
         """val_bpb by seed, of the cells that did not diverge."""
         return {seed: each.val_bpb for seed, each in self.cells.items() if each.val_bpb is not None}
+
+    @property
+    def first(self) -> Cell:
+        """One of its cells, for what all of them share."""
+        return next(iter(self.cells.values()))
+
+    @property
+    def mean(self) -> float | None:
+        """Of val_bpb."""
+        return statistics.fmean(self.scores.values()) if self.scores else None
+
+    @property
+    def memory(self) -> int | None:
+        """The most bytes that one of its processes held."""
+        return max((each.memory_bytes for each in self.cells.values() if each.memory_bytes), default=None)
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second of training, the median over seeds."""
+        return _median([each.tokens_per_second for each in self.cells.values()])
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Of training alone, the median over seeds: targets over tokens a second."""
+        return _median(
+            [
+                each.tokens / each.tokens_per_second if each.tokens and each.tokens_per_second else None
+                for each in self.cells.values()
+            ]
+        )
 
     @property
     def verdict(self) -> str:
@@ -60,11 +83,7 @@ class Row:
             return ""
         if self.difference is None:
             return "diverged" if not self.scores else "no common seed"
-        if self.difference.n == 1:
-            return "one seed"
-        if not self.difference.distinguishable:
-            return "not distinguishable"
-        return "better" if self.difference.mean < 0 else "worse"
+        return self.judged or "one seed"
 
     def below(self, bound: float) -> int:
         """How many seeds ended below `bound` bits per byte."""
@@ -72,18 +91,31 @@ class Row:
 
     def to_dict(self, bound: float) -> dict[str, Any]:
         """Plain data, for JSON; an interval of one seed has no ends."""
-        found = self.difference
+        found, first = self.difference, self.first
         many = found is not None and found.n > 1
         return {
             "variant": self.variant,
-            "parameters": next(iter(self.cells.values())).parameters,
+            "parameters": first.parameters,
+            "steps": first.steps,
+            "flops": first.total_flops,
             "flops_ratio": self.flops,
+            "memory_bytes": self.memory,
+            "predicted_bytes": first.predicted_bytes,
+            "tokens_per_second": self.rate,
             "speed_ratio": self.speed,
+            "training_seconds": self.training_seconds,
+            "learning_rate": first.recipe["optim"]["learning_rate"],
+            "tuned": None if first.tuned is None else dump(first.tuned),
+            "matched": None if first.matched is None else dump(first.matched),
             "val_bpb": {str(seed): each.val_bpb for seed, each in self.cells.items()},
+            "mean": self.mean,
             "difference": found.mean if found else None,
             "interval": [found.low, found.high] if found and many else None,
+            "p": found.p if found and many else None,
+            "holm": self.holm,
             "pairs": found.n if found else 0,
             "verdict": self.verdict,
+            "alone": self.alone,
             "below_bigram": self.below(bound) == len(self.cells),
         }
 
@@ -116,7 +148,7 @@ def of(folder: Path, order: Sequence[str] = ()) -> Comparison:
             _require_comparable(folder, each, plain, bound)
     place = {name: index for index, name in enumerate([PLAIN, *order])}
     names = sorted(by_variant, key=lambda name: (place.get(name, len(place)), name))
-    rows = tuple(_row(name, by_variant[name], plain) for name in names)
+    rows = _judged([_row(name, by_variant[name], plain) for name in names])
     return Comparison(rows, bound, tuple(_notes(rows, bound)))
 
 
@@ -125,16 +157,19 @@ def _require_comparable(folder: Path, each: Cell, plain: dict[int, Cell], bound:
     base = recipes.to_dict(recipes.from_dict(reference.recipe))
     changes = variants.as_overrides({**each.overrides, "train.seed": each.seed}, each.name)
     wanted = cell.recorded(recipes.from_dict(recipes.merge(base, changes)))
-    cell.require_same(
-        folder, each, wanted, reference.data, f"it does not compare with {reference.name}; move it elsewhere"
-    )
+    remedy = f"it does not compare with {reference.name}; move it elsewhere"
+    cut_otherwise = cell.cuts_text_otherwise(each.overrides)
+    cell.require_same(folder, each, wanted, each.data if cut_otherwise else reference.data, remedy)
+    if cut_otherwise and (each.text is None or each.text != reference.text):
+        raise RunError(f"{cell.path_of(folder, each.variant, each.seed)}: was trained on other texts; {remedy}")
     twin = plain.get(each.seed)
-    if twin is not None and None not in (twin.tokens, each.tokens) and twin.tokens != each.tokens:
+    budget = cell.has_another_budget(each.overrides)
+    if not budget and twin is not None and None not in (twin.tokens, each.tokens) and twin.tokens != each.tokens:
         raise RunError(
             f"{cell.path_of(folder, each.variant, each.seed)}: learned {each.tokens:,} targets where {twin.name} learned "
             f"{twin.tokens:,}; the two saw different data"
         )
-    if bound.data != each.data:
+    if not cut_otherwise and bound.data != each.data:
         raise RunError(
             f"{folder / baseline.FILE}: is of other data than the cells; remove it, the next run makes it again"
         )
@@ -149,68 +184,71 @@ def _row(name: str, cells: dict[int, Cell], plain: dict[int, Cell]) -> Row:
     ]
     difference = None
     if scores and name != PLAIN:
-        difference = paired_difference([score for score, _ in scores], [base for _, base in scores])
+        difference = paired_runs([score for score, _ in scores], [base for _, base in scores])
     first, reference = next(iter(cells.values())), next(iter(plain.values()))
     return Row(
         name,
         dict(sorted(cells.items())),
-        first.flops_per_token / reference.flops_per_token,
+        first.total_flops / reference.total_flops,
         statistics.median(speeds) if speeds else None,
         difference,
     )
 
 
-def _notes(rows: Sequence[Row], bound: Baseline) -> list[str]:
+def _judged(rows: list[Row]) -> tuple[Row, ...]:
+    """The rows with their verdicts, corrected for how many there are."""
+    many = [row.difference for row in rows if row.difference is not None and row.difference.n > 1]
+    found = iter(zip(verdicts(many, higher_is_better=False), holm([each.p for each in many]), strict=True))
+    judged = []
+    for row in rows:
+        if row.difference is not None and row.difference.n > 1:
+            word, p = next(found)
+            row = replace(row, judged=word, holm=p, alone=verdict(row.difference, higher_is_better=False))
+        judged.append(row)
+    return tuple(judged)
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return statistics.median(there) if there else None
+
+
+def _notes(rows: Sequence[Row], bound: Baseline) -> Iterator[str]:
     """What a reader has to know to read the table."""
     cells = [each for row in rows for each in row.cells.values()]
     first = cells[0]
-    tokens = sorted(each.tokens for each in cells if each.tokens is not None)
+    tokens = sorted(each.tokens for each in rows[0].cells.values() if each.tokens is not None)
     learned = f"{short(tokens[len(tokens) // 2])} tokens" if tokens else "no tokens"
-    notes = [
-        f"{first.steps:,} steps, {learned} a cell, data {first.data[:12]}; val_bpb on {bound.targets:,} targets, where the "
-        f"corpus's bigram model has {bound.val_bpb:.4f}. FLOPs: forward and backward, per token, over plain's. tok/s: of "
-        "training, over plain's, not measured side by side (`uv run apps/bench blocks` is).",
-    ]
-    judged = sum(row.difference is not None and row.difference.n > 1 for row in rows)
+    speed = f" at {rate(rows[0].rate)}" if rows[0].rate else ""
+    yield (
+        f"plain: {first.steps:,} steps, {learned} a cell, {short(first.total_flops)}FLOPs{speed}, data {first.data[:12]}; "
+        f"val_bpb on {bound.targets:,} targets, where the corpus's bigram model has {bound.val_bpb:.4f}. FLOPs: matrix "
+        "products of the run, forward and backward, over plain's. tok/s: of training, over plain's, not measured side by "
+        "side (`uv run apps/bench blocks` is)."
+    )
+    for by in sorted({each.matched.by for each in cells if each.matched is not None} - {"tokens"}):
+        names = [row.variant for row in rows if row.first.matched is not None and row.first.matched.by == by]
+        yield f"Matched with plain by {by.replace('_', ' ')} and not by tokens: {', '.join(names)}."
+    judged = [row for row in rows if row.judged is not None]
     if judged:
-        notes.append(
-            f"Intervals are Student's, over differences paired by seed. Of the {judged} comparison{'s' * (judged > 1)}, "
-            f"{0.05 * judged:.2f} would be called better or worse by chance if no variant differed."
+        yield (
+            f"Intervals are Student's, over differences paired by seed, each for itself. Verdicts are for all {len(judged)} "
+            "comparisons at once: p is the paired test's after Holm's correction, and the chance that even one variant is "
+            "called better or worse although none differs is at most 5 %. Alone: its own interval leaves out 0, as one in "
+            "twenty does by chance; what matters of these deserves seeds of its own."
+        )
+    tuned = [row for row in rows if row.first.tuned is not None]
+    if tuned and tuned[0].first.tuned is not None:
+        how = tuned[0].first.tuned
+        yield (
+            f"rate: the learning rate that was best for the variant after {how.steps} steps of seed {how.seed}, of its own "
+            f"times {', '.join(how.scores)}; * at an end of these, so that a better one may lie beyond."
         )
     for row in rows:
         gone = [str(seed) for seed, each in row.cells.items() if each.status == "diverged"]
         if gone:
-            notes.append(
-                f"{row.variant}: seed {', '.join(gone)} diverged and is left out of its means and differences."
-            )
+            yield f"{row.variant}: seed {', '.join(gone)} diverged and is left out of its means and differences."
     for key in sorted({key for each in cells for key in each.environment}):
         values = {str(each.environment[key]) for each in cells if key in each.environment}
         if len(values) > 1:
-            notes.append(f"The cells were not trained alike: {key} was {' and '.join(sorted(values))}.")
-    return notes
-
-
-def markdown(comparison: Comparison) -> str:
-    """The table and its notes."""
-    bound = comparison.baseline.val_bpb
-    lines = [_cells_of(row, bound) for row in comparison.rows]
-    return "\n\n".join([table(COLUMNS, lines), *comparison.notes])
-
-
-def _cells_of(row: Row, bound: float) -> list[str]:
-    first = next(iter(row.cells.values()))
-    scores = list(row.scores.values())
-    found, below = row.difference, row.below(bound)
-    return [
-        row.variant,
-        f"{first.parameters:,}",
-        f"{row.flops:.2f}x",
-        "" if row.speed is None else f"{row.speed:.2f}x",
-        f"{statistics.fmean(scores):.4f}" if scores else "",
-        f"{min(scores):.4f} to {max(scores):.4f}" if len(scores) > 1 else "",
-        str(len(row.cells)),
-        "" if found is None else f"{found.mean:+.4f}",
-        "" if found is None or found.n == 1 else f"{found.low:+.4f} to {found.high:+.4f}",
-        row.verdict,
-        "yes" if below == len(row.cells) else f"no ({below} of {len(row.cells)})",
-    ]
+            yield f"The cells were not trained alike: {key} was {' and '.join(sorted(values))}."

@@ -38,7 +38,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         axes.tick_params(length=0, pad=6)
         axes.axvline(0, color=INK, linewidth=1.0)
         for height, row in enumerate(rows):
-            color = COLORS.get(row.verdict, FAINT)
+            color = COLORS.get(row.alone or "", FAINT)
             found = row.difference
             assert found is not None
             axes.plot([found.low, found.high], [height, height], color=color, linewidth=2.0, solid_capstyle="butt")

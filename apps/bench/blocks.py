@@ -37,7 +37,7 @@ from tinycore.config import dump
 from tinycore.config import load as load_strictly
 
 OPTIONS = {
-    "variants": Option("table of variants (default: apps/ablate/blocks.yaml)", "FILE"),
+    "recipe": Option("table of variants (default: ablate-blocks)", "NAME|FILE"),
     "only": Option("measure these variants (default: all); plain is always measured", "NAME,NAME"),
     "lengths": Option("tokens of a row, one measurement each (default: 512,4096)", "N,N"),
     "tokens": Option("tokens a pass, at least one row (default: 2048)", "N"),
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         command_help.print_app_help("bench", __doc__ or "", "blocks", OPTIONS, EXAMPLES)
         return 0
     settings = _settings(arguments)
-    path = arguments.path("variants") or variants.BLOCKS
+    path = variants.find(arguments.text("recipe", variants.DEFAULT))
     # the context is as long as the longest row; a recipe's own length of data has no part in this
     context = variants.as_overrides(
         {"model.max_seq_len": max(settings["lengths"]), "data.sequence_length": 2}, "--lengths"

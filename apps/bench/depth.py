@@ -1,6 +1,6 @@
 """`uv run apps/bench depth`: every way of calling layers beside plain depth: training and decoding speed.
 
-The variants of apps/ablate/depth.yaml in the shape of eight layers of width 288, as `apps/bench/table_speed.py` measures them.
+The variants of apps/ablate/calls.yaml in the shape of eight layers of width 288, as `apps/bench/table_speed.py` measures them.
 A fresh model halts where its readout's starting bias says; what a trained one saves depends on what it was trained on.
 """
 
@@ -15,4 +15,4 @@ EXAMPLES = (("two of them, long rows", "uv run apps/bench depth --only hourglass
 
 def main(argv: Sequence[str]) -> int:
     """See the module's docstring."""
-    return table_speed.run("depth", __doc__ or "", EXAMPLES, argv)
+    return table_speed.run("depth", "ablate-calls", __doc__ or "", EXAMPLES, argv)

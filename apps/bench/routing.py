@@ -16,4 +16,4 @@ EXAMPLES = (("mixture of depths alone", "uv run apps/bench routing --only mod,mo
 
 def main(argv: Sequence[str]) -> int:
     """See the module's docstring."""
-    return table_speed.run("routing", __doc__ or "", EXAMPLES, argv)
+    return table_speed.run("routing", "ablate-routing", __doc__ or "", EXAMPLES, argv)

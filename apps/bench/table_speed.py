@@ -11,7 +11,6 @@ import functools
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from apps.common.errors import BadRequest
 from apps.common.markdown import table
 from apps.common.variants import PLAIN, Arm
 
-TABLES = Path(__file__).parents[1] / "ablate"
 OPTIONS = {
     "only": Option("measure these variants (default: all); plain is always measured", "NAME,NAME"),
     "length": Option("tokens of a row in training (default: 1024)", "N"),
@@ -38,8 +36,8 @@ OPTIONS = {
 PROMPT = 32
 
 
-def run(name: str, about: str, examples: Sequence[tuple[str, str]], argv: Sequence[str]) -> int:
-    """Measure what `argv` asks for of the table `name`, print it and write it down; the exit status."""
+def run(name: str, recipe: str, about: str, examples: Sequence[tuple[str, str]], argv: Sequence[str]) -> int:
+    """Measure what `argv` asks `apps/bench NAME` for of the table `recipe`, print it and write it down; the exit status."""
     arguments = take_apart(argv, Grammar(OPTIONS))
     if "help" in arguments.options:
         command_help.print_app_help("bench", about, name, OPTIONS, examples)
@@ -54,7 +52,7 @@ def run(name: str, about: str, examples: Sequence[tuple[str, str]], argv: Sequen
         raise BadRequest(f"--length: is shorter than a prompt of {PROMPT} and {settings['tokens']} new tokens")
     only, console = arguments.options.get("only"), Console()
     context = variants.as_overrides({"model.max_seq_len": settings["length"], "data.sequence_length": 2}, "--length")
-    arms = variants.arms(TABLES / f"{name}.yaml", "speed", only if isinstance(only, str) else None, context)
+    arms = variants.arms(variants.find(recipe), "speed", only if isinstance(only, str) else None, context)
     allocator.keep_freed_memory()
     found, began = {}, time.monotonic()
     for done, (variant, arm) in enumerate(arms.items(), 1):
