@@ -202,8 +202,10 @@ def test_results_are_kept_and_not_computed_again(saved: Path, call: Call, asked:
     assert {path.name for path in folder.iterdir()} == {
         "arithmetic.json",
         "word_problems.json",
+        "model.json",
         "results.json",
         "report.md",
+        "spectra.png",
         "tasks.png",
     }
     assert Results.from_json((folder / "results.json").read_text())["arithmetic"].n == 6
@@ -255,7 +257,7 @@ def test_a_kill_between_tasks_loses_nothing_that_was_done(
 def test_what_cannot_be_asked_is_said_and_is_no_zero(
     saved: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tinyeval.sources._hub_reachable", lambda: False)
+    monkeypatch.setattr("tinyeval.sources.hub_reachable", lambda: False)
     _, found, _ = call(saved, "--tasks", "lambada,arithmetic", "--limit", 2, "--json")
     skipped = found["runs"][0]["tasks"][0]
     assert skipped["mean"] is None
@@ -277,7 +279,7 @@ def test_requests_that_are_refused(saved: Path, tmp_path: Path, call: Call) -> N
         ((saved, "--tasks", "arithmetik"), "unknown task 'arithmetik'; did you mean arithmetic"),
         ((saved, "--tasks", "auto,needle"), "or auto alone"),
         ((saved, "--tasks", "needle", "--kinds", "words"), "--kinds is for exercises"),
-        ((saved, "--limit", 3), "--limit belongs to tasks"),
+        ((saved, "--limit", 3, "--kinds", "words"), "--limit belongs to tasks"),
         ((saved, "--tasks", "needle", "--files", "lambada"), "not of the form"),
         ((saved, "--tasks", "needle", "--files", "lambada=x"), "lambada is not among"),
         ((saved, "--tasks", "lambada", "--files", "lambada=/nowhere"), "cannot be read"),

@@ -275,14 +275,14 @@ def test_a_vote_is_for_the_answer_that_most_copies_give(recipe_file: Path, monke
         return inputs, lambda cells: right[index].copy()
 
     monkeypatch.setattr(boards, "disguised", answered)
-    elected = scoring._elected(model, boards, range(2), own, 3, batch=2)
+    elected = scoring.elected(model, boards, range(2), own, 3, batch=2)
     assert [[cells.tolist() for cells in attempts] for attempts in elected] == [
         [right[0].tolist()],
         [right[1].tolist()],
     ]
-    assert scoring._elected(model, boards, range(2), own, 1, batch=2)[0][0].tolist() == own[0].tolist()
+    assert scoring.elected(model, boards, range(2), own, 1, batch=2)[0][0].tolist() == own[0].tolist()
     boards.attempts = 2
-    ((first, second), _) = scoring._elected(model, boards, range(2), own, 3, batch=2)
+    ((first, second), _) = scoring.elected(model, boards, range(2), own, 3, batch=2)
     assert (first.tolist(), second.tolist()) == (right[0].tolist(), own[0].tolist())
 
 

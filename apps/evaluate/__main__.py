@@ -1,5 +1,6 @@
-"""`uv run apps/evaluate RUN`: how many unseen exercises a model solves, by kind of problem and form of solution; with --tasks
-or --compare: tinyeval's tasks (see `scored`)."""
+"""`uv run apps/evaluate RUN`: the tasks that make sense for a model, or those of --tasks (see `scored`); of a model that
+learned exercises, how many unseen ones it solves, by kind of problem and form of solution; and --compare, --capabilities,
+--harness."""
 
 from __future__ import annotations
 
@@ -15,25 +16,34 @@ from apps.common.command_line import Arguments, Grammar, Option
 from apps.common.console import Console
 from apps.common.errors import BadRequest
 from apps.common.markdown import table
+from apps.common.problem_config import ExerciseData
 from apps.common.problems import generated
 from apps.common.solver import Solver
 from apps.common.value_scorer import ValueScorer
-from apps.evaluate import refinement, scored
+from apps.evaluate import capabilities, grids, lm_harness, refinement, scored, stored
 from apps.evaluate.refinement import Round
+from apps.evaluate.settings import ELSEWHERE
 from tinydata.synthetic.exercise import FORMS, Exercise, Form
 from tinydata.synthetic.exercises import KINDS
 from tinyreason import Answers, Completion, ExecutionVerifier, final_answer
 
+OF_TASKS = ("limit", "files", "metric", "votes")
 SEED = 1_000_003  # of problems that no training asks for: their side is the test side in any case
 OPTIONS = {
     "tasks": Option(
-        "ask these tasks instead of exercises; auto: those that make sense, within 3 minutes", "NAME,NAME|auto"
+        "ask these tasks or protocols (brandon-tiny); auto, the default: those that make sense, within 3 minutes",
+        "NAME,NAME|auto",
     ),
     "limit": Option("with --tasks: at most so many items of each (default: all; auto: what the time allows)", "N"),
     "files": Option("with --tasks: files with the data of tasks", "NAME=PATH,NAME=PATH"),
     "compare": Option("compare several runs on the same items of the same tasks with the first"),
     "metric": Option("with --compare: another metric than the tasks' own", "NAME"),
-    "problems": Option("unseen problems of each kind (default: 500)", "N"),
+    "votes": Option("with puzzles: answer so many random copies of each and let them vote (default: 1, none)", "N"),
+    "capabilities": Option("fill the table of what models of a size are said to be able to do; takes several runs"),
+    "harness": Option(
+        "ask tasks of lm-eval by its own evaluator; NAME.yaml: one of a file, which may run code", "NAME,NAME"
+    ),
+    "problems": Option("exercises: unseen problems of each kind (default: 500)", "N"),
     "kinds": Option(f"which kinds: {', '.join(KINDS)} (default: those of the run's recipe)", "NAME,NAME"),
     "forms": Option(f"which forms: {', '.join(FORMS)} (default: those of the run's recipe)", "NAME,NAME"),
     "steps": Option("fewest and most calculations of a word problem (default: the recipe's)", "N-N"),
@@ -48,6 +58,7 @@ OPTIONS = {
     "help": command_line.HELP,
 }
 EXAMPLES = (
+    ("the tasks that make sense for it, in under 3 minutes", "uv run apps/evaluate runs/demo"),
     ("everything it learned, 500 problems of each kind", "uv run apps/evaluate runs/arithmetic"),
     (
         "multiplications alone, with the calculator and without",
@@ -57,7 +68,11 @@ EXAMPLES = (
         "refinement, by a model that was taught it",
         "uv run apps/evaluate runs/refine --kinds words --forms calculator --rounds 3",
     ),
-    ("the tasks that make sense for it, in under 3 minutes", "uv run apps/evaluate runs/demo --tasks auto"),
+    (
+        "a protocol of published numbers",
+        "uv run apps/evaluate runs/demo --tasks brandon-tiny --files lambada=lambada.jsonl",
+    ),
+    ("what it is said to be able to do at its size", "uv run apps/evaluate runs/demo --capabilities"),
     ("two runs on the same items", "uv run apps/evaluate runs/a runs/b --compare --tasks arithmetic,needle"),
     ("what the calculator is worth", "uv run apps/evaluate runs/arithmetic --forms calculator --no-tools"),
 )
@@ -109,13 +124,17 @@ def run() -> int:
     """Do what the command line asks; the exit status."""
     arguments = command_line.take_apart(sys.argv[1:], Grammar(OPTIONS, words="RUN"))
     if "help" in arguments.options:
-        summary = "Score a model on exercises that it has never seen, by kind and form, tools answered; or on tasks."
+        summary = "Score a model on tasks, or on exercises that it has never seen, by kind and form, tools answered."
         command_help.print_app_help("evaluate", summary, "RUN|CHECKPOINT...", OPTIONS, EXAMPLES)
         return 0
     console = Console(json="json" in arguments.options)
-    if "tasks" in arguments.options or "compare" in arguments.options:
+    if "harness" in arguments.options:
+        return lm_harness.run(arguments, console)
+    if "capabilities" in arguments.options:
+        return capabilities.run(arguments, console)
+    if "tasks" in arguments.options or "compare" in arguments.options or not _asks_exercises(arguments):
         return scored.run(arguments, console)
-    if (odd := next((name for name in ("limit", "files", "metric") if name in arguments.options), None)) is not None:
+    if (odd := next((name for name in OF_TASKS if name in arguments.options), None)) is not None:
         raise BadRequest(f"--{odd} belongs to tasks; add --tasks auto, or the names of tasks")
     if len(arguments.words) != 1:
         raise BadRequest("give one run or checkpoint, such as runs/arithmetic")
@@ -148,6 +167,14 @@ def run() -> int:
         console.say(f"results: {out}")
     console.result(found)
     return 0
+
+
+def _asks_exercises(arguments: Arguments) -> bool:
+    """Whether exercises are meant where no task is named: by their options, or because the one run learned them."""
+    if any(name in arguments.options for name in ELSEWHERE) or len(arguments.words) != 1:
+        return True
+    recipe = grids.recipe_of(stored.place(Path(arguments.words[0])).checkpoint)
+    return recipe is not None and isinstance(recipe.data, ExerciseData)
 
 
 def unseen(model: Solver, kind: str, count: int, seed: int = SEED) -> list[Exercise]:

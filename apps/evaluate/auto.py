@@ -11,13 +11,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from apps.common import eval_tasks
 from apps.common.problem_config import ChatData
 from apps.common.recipe import Recipe
 from apps.common.solver import Solver
 from tinyeval import Item, LanguageModel, Task, Unavailable, evaluate
-from tinyeval.sources import items_of
+from tinyeval.model import GridModel
+from tinyeval.sources import Generator, items_of
 
 SECONDS = 100.0  # for all tasks together: with loading and trials this stays below three minutes
 TRIALS = (2, 16)  # items: the second, which says what batches are worth, only where it takes little of the time
@@ -36,7 +38,7 @@ class Chosen:
 
 def candidates(solver: Solver, recipe: Recipe | None, named: Mapping[str, Path]) -> list[Task]:
     """The tasks that make sense: what the model was trained for, what any language model can be asked, and named files."""
-    wanted = ["arithmetic", "needle", "word_problems", "logic_hops", "mmlu_mini"]
+    wanted = ["embedded_text", "grammar", "arithmetic", "needle", "word_problems", "logic_hops", "mmlu_mini"]
     if solver.learned:
         forms = {form for form, weight in solver.data.forms.items() if weight > 0}
         tools = {name for name, (form, _) in eval_tasks.TOOL_TASKS.items() if form in forms}
@@ -49,7 +51,10 @@ def candidates(solver: Solver, recipe: Recipe | None, named: Mapping[str, Path])
 
 
 def misfit(task: Task, items: list[Item], context: int) -> str | None:
-    """Why a context of so many tokens is too short for a task's questions; None where it is not."""
+    """Why a context of so many tokens is too short for a task's questions; None where it is not. Whole texts are read in
+    windows."""
+    if task.scoring == "perplexity":
+        return None
     shortest = min(len(task.asked({"prompt": item.prompt, **item.fields}).encode()) for item in items)
     if shortest > context * BYTES_PER_TOKEN:
         return f"its shortest question has {shortest} bytes, more than fit into a context of {context} tokens"
@@ -57,16 +62,24 @@ def misfit(task: Task, items: list[Item], context: int) -> str | None:
 
 
 def choose(
-    model: LanguageModel, task: Task, seed: int, named: Mapping[str, Path], share: float, context: int
+    model: LanguageModel | GridModel,
+    task: Task,
+    seed: int,
+    named: Mapping[str, Path],
+    share: float,
+    context: int | None,
+    generators: Mapping[str, Generator] = MappingProxyType(eval_tasks.GENERATORS),
 ) -> Chosen:
-    """`task` with a limit for which it takes at most `share` seconds, found by a trial; or why not."""
+    """`task` with a limit for which it takes at most `share` seconds, found by a trial; or why not. context: None where all
+    questions fit."""
     if (reason := eval_tasks.unavailable(task)) is not None:
         return Chosen(task, reason=reason)
     try:
-        items = items_of(task, seed=seed, files=named, generators=eval_tasks.GENERATORS)
+        files = None if task.scoring == "grid" else named  # their generator reads what was named
+        items = items_of(task, seed=seed, files=files, generators=generators)
     except Unavailable as error:
         return Chosen(task, reason=str(error))
-    if (reason := misfit(task, items, context)) is not None:
+    if context is not None and (reason := misfit(task, items, context)) is not None:
         return Chosen(task, reason=reason)
     each = 0.0
     for count in TRIALS:
@@ -80,7 +93,7 @@ def choose(
     return Chosen(task, None if fitting[-1] >= len(items) else fitting[-1])
 
 
-def seconds_each(model: LanguageModel, task: Task, items: list[Item]) -> float:
+def seconds_each(model: LanguageModel | GridModel, task: Task, items: list[Item]) -> float:
     """Seconds an item in a batch of a few; larger batches are faster, so this is no underestimate."""
     began = time.perf_counter()
     evaluate(model, task, items={task.name: items}, runner=eval_tasks.runner(), batch=len(items))

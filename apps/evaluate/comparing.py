@@ -8,7 +8,7 @@ from typing import Any
 
 from apps.common import files
 from apps.common.console import Console
-from apps.evaluate import pages, pictures
+from apps.evaluate import pages, pareto, pictures, spectra
 from apps.evaluate.pages import Evaluated
 from tinyeval import Incomparable, TaskComparison, compare_task
 from tinyeval.statistics import verdicts
@@ -34,13 +34,41 @@ def run(found: Sequence[Evaluated], metric: str | None, console: Console) -> dic
     console.head("comparison", f"with {names[0]}")
     for block in blocks[1:]:
         console.say(block)
-    runs = {name: one.results for name, one in zip(names, found, strict=True)}
-    for file, draw in (("tasks.png", pictures.tasks), ("needle.png", pictures.needle)):
-        if draw(directory / file, runs):
+    costs = [one.measures.cost if one.measures is not None else None for one in found]
+    if any(cost is not None for cost in costs):
+        block = pages.costs(names, costs)
+        console.say(block)
+        blocks += ["## Speed and memory", block]
+    by_name = dict(zip(names, found, strict=True))
+    sources = {name: (one.results, one.record) for name, one in by_name.items()}
+    points, source = pareto.points(sources)
+    if points:
+        noted = [pareto.shown(points), *pareto.caveats(sources, source)]
+        for block in noted:
+            console.say(block)
+        said = f"Bits per byte of {source}; * where no other run has fewer at the same cost or less. Times: each machine's own."
+        blocks += ["## Bits per byte and what they cost", said, *noted]
+    runs = {name: one.results for name, one in by_name.items()}
+    streams = {name: one.measures.blocks for name, one in by_name.items() if one.measures is not None}
+    drawn = {
+        "tasks.png": lambda path: pictures.tasks(path, runs),
+        "needle.png": lambda path: pictures.needle(path, runs),
+        "curves.png": lambda path: pictures.curves(path, {name: one.record for name, one in by_name.items()}),
+        "spectra.png": lambda path: spectra.draw(path, streams),
+        "pareto.png": lambda path: pareto.draw(path, points, source),
+    }
+    for file, draw in drawn.items():
+        if draw(directory / file):
             blocks.append(f"![{file}]({file})")
     files.write_text(directory / "comparison.md", "\n\n".join(blocks) + "\n")
     console.say(f"comparison: {directory / 'comparison.md'}")
-    return {"baseline": names[0], "note": note, "page": str(directory / "comparison.md"), "rows": _plain(names, rows)}
+    return {
+        "baseline": names[0],
+        "note": note,
+        "page": str(directory / "comparison.md"),
+        "rows": _plain(names, rows),
+        "pareto": {"bits_per_byte_of": source, "runs": pareto.rows(points)},
+    }
 
 
 def compare(found: Sequence[Evaluated], metric: str | None) -> list[list[TaskComparison]]:

@@ -1,4 +1,5 @@
-"""Evaluations as PNG files: scores with their intervals by task, and what is found where in the haystack."""
+"""Evaluations as PNG files: scores with their intervals by task, what is found where in the haystack, curves of the
+training."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from apps.common import files, plots
-from tinyeval import Result, Results
-from tinyeval.statistics import mean_estimate, proportion_estimate
+from apps.common.run_record import RunRecord
+from tinyeval import Results
+from tinyeval.interval import interval
 
 NEEDLE = "needle"
 
@@ -84,14 +86,29 @@ def needle(path: Path, runs: Mapping[str, Results]) -> bool:
     return True
 
 
-def interval(result: Result) -> tuple[float, float, float]:
-    """Mean and 95 % interval of a score between 0 and 1: Wilson's where items are right or wrong, else Student's, cut off."""
-    values = [record.scores[result.metric] for record in result.records]
-    if set(values) <= {0.0, 1.0}:
-        found = proportion_estimate(round(sum(values)), len(values))
-    else:
-        found = mean_estimate(values)
-    return found.mean, max(found.low, 0.0), min(found.high, 1.0)
+def curves(path: Path, runs: Mapping[str, RunRecord | None]) -> bool:
+    """Loss of the training and bits per byte of the validation of each run, over its tokens; False where no log says them."""
+    panels = []
+    for metric, title, style in (
+        ("loss", "Training loss (nats per token), smoothed", "smooth"),
+        ("val_bpb", "Validation bits per byte", "points"),
+        ("val_exact", "Held-out puzzles or problems solved", "points"),
+    ):
+        lines = [
+            plots.Curve(
+                run if len(runs) > 1 else "", *record.series(metric), plots.RUNS[number % len(plots.RUNS)], style
+            )
+            for number, (run, record) in enumerate(runs.items())
+            if record is not None
+        ]
+        if any(len(line.values) for line in lines):
+            panels.append((title, lines))
+    if not panels:
+        return False
+    temporary = path.with_name(f"{files.TEMPORARY}{path.name}")
+    plots.draw_stacked(temporary, panels, size=(8.0, 2.6 * len(panels)))
+    temporary.replace(path)
+    return True
 
 
 def _share(found: Results, name: str) -> bool:

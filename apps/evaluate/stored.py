@@ -3,8 +3,8 @@
     RUN/evaluation/needle.json     {"format": 1, "asked": {...}, "results": tinyeval's document of results}
 
 `asked` is all that determines a result: hash of the weights and the tokenizer, task, version and identity, seed, limit, tools,
-hash of a file that was named. A file whose `asked` differs, or that cannot be read, is not used and is written anew. Tasks that
-were skipped are not stored: what they lacked may be there the next time.
+votes, hash of a file that was named. A file whose `asked` differs, or that cannot be read, is not used and is written anew.
+Tasks that were skipped are not stored: what they lacked may be there the next time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def place(path: Path) -> Place:
     return Place(path.resolve().name, checkpoint, digest, directory)
 
 
-def asked(where: Place, task: Task, limit: int | None, seed: int, tools: bool, file: Path | None) -> dict[str, Any]:
+def asked(
+    where: Place, task: Task, limit: int | None, seed: int, tools: bool, file: Path | None, votes: int = 1
+) -> dict[str, Any]:
     """All that determines a result. Raises BadRequest for a file that cannot be read."""
     digest = None
     if file is not None:
@@ -68,6 +70,7 @@ def asked(where: Place, task: Task, limit: int | None, seed: int, tools: bool, f
         "seed": seed,
         "tools": tools,
         "file": digest,
+        **({} if votes == 1 else {"votes": votes}),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,7 +84,7 @@ def score(
                 waiting &= ~done
         if scores.voted is not None and logits is not None:
             own = logits.argmax(-1)[:, boards.slots :].cpu().numpy()
-            for wanted, attempts in zip(rows, _elected(model, boards, indices, own, votes, batch), strict=True):
+            for wanted, attempts in zip(rows, elected(model, boards, indices, own, votes, batch), strict=True):
                 cells = wanted[1][boards.slots :]
                 asked = cells != NOTHING_ASKED
                 _add(scores.voted, int(any((chosen == cells)[asked].all() for chosen in attempts)), 1)
@@ -92,8 +92,8 @@ def score(
     return scores
 
 
-def _elected(
-    model: Decoder, boards: Boards, indices: range, own: np.ndarray, votes: int, batch: int
+def elected(
+    model: Decoder, boards: Boards, indices: Sequence[int], own: np.ndarray, votes: int, batch: int
 ) -> list[list[np.ndarray]]:
     """Of each puzzle the answers that most of its copies agree on, its own among them: as many as it allows attempts."""
     answers = [[cells] for cells in own]

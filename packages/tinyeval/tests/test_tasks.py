@@ -47,8 +47,8 @@ def test_every_task_that_ships_is_one(name: str) -> None:
     assert task.identity == tasks.load(name).identity
 
 
-def test_there_are_seventeen() -> None:
-    assert len(tasks.names()) == 17
+def test_there_are_twenty_seven() -> None:
+    assert len(tasks.names()) == 27
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_limit_is_a_sample_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_had_is_skipped_and_said(name: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: False)
     found = evaluate(RandomModel(), tasks.load(name))
     assert found[name].skipped is not None
     assert remedy in found[name].skipped
@@ -247,7 +247,7 @@ def test_what_cannot_be_had_is_skipped_and_said(name: str, remedy: str, monkeypa
 
 
 def test_without_the_hubs_library_or_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_hub_reachable", lambda: True)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(Unavailable, match="pip install datasets, or name a file"):
         items_of(tasks.load("piqa"))
@@ -357,7 +357,7 @@ def test_a_generator_is_its_arguments(name: str) -> None:
     first = list(GENERATORS[name](seed=3, items=40))
     assert first == list(GENERATORS[name](seed=3, items=40))
     assert first[:10] == list(GENERATORS[name](seed=3, items=10)), "fewer are the first of more"
-    assert [item.prompt for item in first] != [item.prompt for item in GENERATORS[name](seed=4, items=40)]
+    assert [item.text for item in first] != [item.text for item in GENERATORS[name](seed=4, items=40)]
     assert len({item.id for item in first}) == 40
 
 

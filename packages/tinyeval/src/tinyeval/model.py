@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from tinyeval.items import Item
+
 Pair = tuple[str, str]
 Likelihood = tuple[float, bool]
 
@@ -43,6 +45,15 @@ class Tokenized(Protocol):
 
     def pieces(self, text: str) -> list[str]:
         """The texts of the tokens of ``text``; joined, they are ``text``."""
+        ...
+
+
+@runtime_checkable
+class GridModel(Protocol):
+    """A model that answers puzzles in place: it sees a whole grid and fills it, and has no next token."""
+
+    def solve(self, items: Sequence[Item]) -> list[list[str]]:
+        """Of each item the attempts at its answer, the best first: its cells in order, as words with spaces between them."""
         ...
 
 

@@ -70,13 +70,16 @@ class Result:
         return self.scores.get(self.metric)
 
     def grouped(self, *keys: str, metric: str | None = None) -> dict[tuple[Any, ...], tuple[float, int]]:
-        """(mean, items) by the values of ``keys`` in the items' meta, sorted: a grid's cells. None: items without a key."""
+        """(mean, items) by the values of ``keys`` in the items' meta, sorted: a grid's cells. None: items without a key.
+
+        Bits per byte of a cell are its bits over its bytes.
+        """
         name = self.metric if metric is None else metric
-        cells: dict[tuple[Any, ...], list[float]] = {}
+        cells: dict[tuple[Any, ...], list[Record]] = {}
         for record in self.records:
-            cells.setdefault(tuple(record.meta.get(key) for key in keys), []).append(record.scores[name])
+            cells.setdefault(tuple(record.meta.get(key) for key in keys), []).append(record)
         ordered = sorted(cells, key=lambda cell: [_place(value) for value in cell])
-        return {cell: (math.fsum(cells[cell]) / len(cells[cell]), len(cells[cell])) for cell in ordered}
+        return {cell: (_mean(cells[cell], name), len(cells[cell])) for cell in ordered}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -99,6 +102,13 @@ class Result:
 def _record(mapping: Mapping[str, Any]) -> Record:
     read: dict[str, Any] = {**mapping, "nats": tuple(mapping["nats"])}
     return Record(**read)
+
+
+def _mean(records: list[Record], name: str) -> float:
+    if name == "bits_per_byte":  # a record's own score is its bits over the mean bytes of all records
+        bits = -math.fsum(record.nats[0] for record in records) / math.log(2)
+        return bits / sum(record.meta["bytes"] for record in records)
+    return math.fsum(record.scores[name] for record in records) / len(records)
 
 
 def _place(value: Any) -> tuple[int, float, str]:

@@ -14,18 +14,19 @@ from pathlib import Path
 
 from tinyeval.asking import ASKED
 from tinyeval.items import DataError, Item, Unavailable
-from tinyeval.model import LanguageModel, Tokenized
+from tinyeval.model import GridModel, LanguageModel, Tokenized
 from tinyeval.result import Record, Result, Results, Score
 from tinyeval.scoring import answers, code
 from tinyeval.sources import Generator, items_of
 from tinyeval.task import Task
+from tinyeval.tasks import load
 
 OnItem = Callable[[Record, int, int], None]
 
 
 def evaluate(
-    model: LanguageModel,
-    tasks: Task | Sequence[Task],
+    model: LanguageModel | GridModel,
+    tasks: Task | str | Sequence[Task | str],
     *,
     limit: int | None = None,
     seed: int = 0,
@@ -38,7 +39,7 @@ def evaluate(
     on_item: OnItem | None = None,
     batch: int = 16,
 ) -> Results:
-    """The results of ``model``, called ``name``, on one or several tasks.
+    """The results of ``model``, called ``name``, on one or several tasks, given as tasks, names or paths of YAML files.
 
     limit: at most so many items of a task, drawn by ``seed``, which also makes generated ones. items: task name -> the items to
     ask instead of the task's own. files, generators: see `sources.items_of`. runner: executes programs; without it code tasks
@@ -49,14 +50,14 @@ def evaluate(
     """
     if batch < 1 or (limit is not None and limit < 1):
         raise ValueError(f"limit and batch start at 1, got {limit} and {batch}")
-    asked = [tasks] if isinstance(tasks, Task) else list(tasks)
+    given = [tasks] if isinstance(tasks, Task | str) else list(tasks)
+    asked = [load(task) if isinstance(task, str) else task for task in given]
     found: dict[str, Result] = {}
     for task in asked:
         started = time.perf_counter()
         shared = _Shared(task, model, name, limit, seed)
         try:
-            if task.scoring == "code" and runner is None:
-                raise Unavailable(f"task {task.name}: runs programs, which takes a sandbox; pass runner=")
+            _require_model(model, task, runner)
             drawn = (items or {}).get(task.name)
             if drawn is None:
                 drawn = items_of(task, limit=limit, seed=seed, files=files, generators=generators)
@@ -77,10 +78,21 @@ def evaluate(
     return Results(found)
 
 
+def _require_model(model: LanguageModel | GridModel, task: Task, runner: code.CodeRunner | None) -> None:
+    """Raises Unavailable where ``task`` cannot be asked of ``model``."""
+    if task.scoring == "code" and runner is None:
+        raise Unavailable(f"task {task.name}: runs programs, which takes a sandbox; pass runner=")
+    if (task.scoring == "grid") != isinstance(model, GridModel):
+        needed = "fills in grids (solve)" if task.scoring == "grid" else "reads and writes text (loglikelihood)"
+        raise Unavailable(f"task {task.name}: needs a model that {needed}; ask it of another one")
+    if task.counts_tokens and not isinstance(model, Tokenized):
+        raise Unavailable(f"task {task.name}: counts tokens; the model needs tokenizer_id and pieces(text)")
+
+
 class _Shared:
     """What every result of a task on a model says."""
 
-    def __init__(self, task: Task, model: LanguageModel, name: str, limit: int | None, seed: int) -> None:
+    def __init__(self, task: Task, model: LanguageModel | GridModel, name: str, limit: int | None, seed: int) -> None:
         self.task = task
         self.tokenizer = model.tokenizer_id if isinstance(model, Tokenized) else None
         self.name, self.limit, self.seed = name or type(model).__name__, limit, seed

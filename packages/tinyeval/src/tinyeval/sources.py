@@ -53,6 +53,8 @@ def items_of(
         found = _generated(task, seed, {**GENERATORS, **(generators or {})})
     else:
         found = _items(task, _named_rows(task, named) if named is not None else _READERS[dataset["kind"]](task))
+        if dataset["kind"] != "generated":
+            found = _chosen(found, dataset)
     found = _sample(found, limit, seed)
     if not found:
         raise DataError(f"task {task.name}: its data holds no item")
@@ -153,7 +155,7 @@ def _wheel(task: Task) -> Iterator[dict[str, Any]]:
 def _hub(task: Task) -> Iterator[dict[str, Any]]:
     where = task.dataset["path"]
     remedy = f"name a file of format {task.dataset['format']} for it"
-    if not _hub_reachable():
+    if not hub_reachable():
         raise Unavailable(
             f"task {task.name}: {where} is on the hub, which cannot be reached; {remedy}, or set HF_HUB_OFFLINE=1 for what is "
             "cached"
@@ -167,7 +169,9 @@ def _hub(task: Task) -> Iterator[dict[str, Any]]:
     config, split = task.dataset.get("config"), task.dataset["split"]
     revision = task.dataset.get("revision")
     try:
-        configs = datasets.get_dataset_config_names(where, revision=revision) if config == "*" else [config]
+        configs = config if isinstance(config, list) else [config]
+        if config == "*":
+            configs = datasets.get_dataset_config_names(where, revision=revision)
         rows = []
         for one in configs:
             rows.extend(datasets.load_dataset(where, one, split=split, revision=revision))
@@ -180,7 +184,7 @@ def _hub(task: Task) -> Iterator[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1)
-def _hub_reachable() -> bool:
+def hub_reachable() -> bool:
     """Whether the hub's name can be looked up: without it the library tries for half a minute before it says so."""
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") or urllib.request.getproxies():
         return True  # it looks into its cache, or the proxy looks names up
@@ -208,6 +212,16 @@ def _items(task: Task, rows: Iterable[Mapping[str, Any]]) -> list[Item]:
         except (TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"task {task.name}: row {number} is not of format {name}: {reason}") from None
+    return found
+
+
+def _chosen(found: list[Item], dataset: Mapping[str, Any]) -> list[Item]:
+    """What a dataset's `only`, `first` and `joined` leave of its items, in this order."""
+    for key, values in dataset.get("only", {}).items():
+        found = [item for item in found if item.meta.get(key) in values]
+    found = found[: dataset.get("first")]
+    if dataset.get("joined") and found:
+        return [Item("whole", "".join(item.prompt for item in found))]
     return found
 
 

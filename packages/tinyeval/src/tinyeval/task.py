@@ -6,7 +6,7 @@
     source: arXiv 1803.05457             where it comes from
     licence: CC BY-SA 4.0                of its data
     dataset: {kind: hub, path: allenai/ai2_arc, config: ARC-Easy, split: test, format: arc}
-    scoring: multiple_choice             | continuation | greedy_answer | perplexity | needle | code | rules
+    scoring: multiple_choice             | continuation | greedy_answer | perplexity | needle | code | rules | grid
     prompt: "Question: {prompt}\\nAnswer:"
     choice: " {choice}"                  how a choice, or the answer of an example, goes on behind the prompt
     shots: 2                             how many of `examples` stand before each question
@@ -14,13 +14,16 @@
     scorer: number                       greedy_answer only: how an answer is found in the text and compared
     until: ["\\n"]                        what ends a generation
     max_tokens: 64                       and how long it may be
+    window: 512                          perplexity only: texts are cut into windows of so many tokens that begin blind
+    most_tokens: 100000                  with window: and no more tokens of a text than these are read
     metric: acc_norm                     the one that is compared
     direction: up                        | down: which way is better
     chance: 0.25                         what a model that knows nothing gets; left out: one over the choices
     group_by: [digits, operation]        the `meta` by which results are grouped
 
 Datasets: {kind: generated, generator, items, ...options}, {kind: file, format}, {kind: wheel, distribution, path, format},
-{kind: hub, path, config, split, revision, format}. What a format is, `formats` says.
+{kind: hub, path, config (a name, several, or "*"), split, revision, format}. What a format is, `formats` says. Of a file and of
+the hub one may ask {only: {key of meta: [values]}}, then {first: so many items}, then {joined: true}, all texts as one.
 """
 
 from __future__ import annotations
@@ -38,25 +41,28 @@ from tinyeval import strict_yaml
 from tinyeval.strict_yaml import TaskError
 from tinyeval.template import Template
 
-Scoring = Literal["multiple_choice", "continuation", "greedy_answer", "perplexity", "needle", "code", "rules"]
+Scoring = Literal["multiple_choice", "continuation", "greedy_answer", "perplexity", "needle", "code", "rules", "grid"]
 METRICS: Mapping[Scoring, tuple[str, ...]] = MappingProxyType(
     {
-        "multiple_choice": ("acc", "acc_norm"),
-        "continuation": ("acc", "nats"),
+        "multiple_choice": ("acc", "acc_norm", "acc_token"),
+        "continuation": ("acc", "nats", "acc_first"),
         "greedy_answer": ("exact",),
         "perplexity": ("bits_per_byte",),
         "needle": ("exact",),
         "code": ("passed",),
         "rules": ("all_rules", "rules"),
+        "grid": ("exact", "cells"),
     }
 )
+PER_TOKEN = ("acc_token", "acc_first")  # metrics for which a model must say what its tokens are
+CHOSEN = ("only", "first", "joined")
 SCORERS = ("exact", "number", "first_number", "word")
 DATASETS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType(  # kind -> needed and other keys
     {
         "generated": (("generator", "items"), ()),  # and whatever options its generator has
-        "file": (("format",), ("path",)),
+        "file": (("format",), ("path", *CHOSEN)),
         "wheel": (("distribution", "path", "format"), ()),
-        "hub": (("path", "split", "format"), ("config", "revision")),
+        "hub": (("path", "split", "format"), ("config", "revision", *CHOSEN)),
     }
 )
 _TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
@@ -75,6 +81,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
         "scorer": (str,),
         "until": (list,),
         "max_tokens": (int,),
+        "window": (int,),
+        "most_tokens": (int,),
         "metric": (str,),
         "direction": (str,),
         "chance": (int, float),
@@ -106,6 +114,13 @@ class Task:
     chance: float | None
     group_by: tuple[str, ...]
     identity: str
+    window: int | None = None
+    most_tokens: int | None = None
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether its score depends on what a token is."""
+        return self.metric in PER_TOKEN or self.window is not None
 
     def asked(self, fields: Mapping[str, str]) -> str:
         """The prompt of a question with its examples before it. Raises ValueError for a field that is not there."""
@@ -132,8 +147,12 @@ def from_dict(mapping: Mapping[str, Any], origin: str = "task") -> Task:
     chance = written.get("chance")
     if chance is not None and not 0 <= chance <= 1:
         raise TaskError(f"{origin}: chance: {chance} is not between 0 and 1")
-    if written["version"] < 1 or written.get("max_tokens", 1) < 1:
-        raise TaskError(f"{origin}: version and max_tokens start at 1")
+    for key in ("version", "max_tokens", "window", "most_tokens"):
+        if written.get(key, 1) < 1:
+            raise TaskError(f"{origin}: version, max_tokens, window and most_tokens start at 1")
+    for key, needed in (("window", scoring == "perplexity"), ("most_tokens", "window" in written)):
+        if key in written and not needed:
+            raise TaskError(f"{origin}: {key}: is for the windows of perplexity alone")
     for key in ("until", "group_by"):
         if not all(isinstance(one, str) and one for one in written.get(key, [])):
             raise TaskError(f"{origin}: {key}: needs texts that are not empty")
@@ -163,6 +182,8 @@ def from_dict(mapping: Mapping[str, Any], origin: str = "task") -> Task:
         chance=None if chance is None else float(chance),
         group_by=tuple(written.get("group_by", ())),
         identity=hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16],
+        window=written.get("window"),
+        most_tokens=written.get("most_tokens"),
     )
 
 
@@ -171,6 +192,14 @@ def with_dataset(task: Task, **options: Any) -> Task:
     dataset = {**task.dataset, **options}
     digest = hashlib.sha256(json.dumps([task.identity, dataset], sort_keys=True, default=str).encode()).hexdigest()
     return replace(task, dataset=MappingProxyType(dataset), identity=digest[:16])
+
+
+def without_examples(task: Task) -> Task:
+    """The same questions with nothing shown before them, for a model that learned the form. Its identity is another."""
+    if not task.examples:
+        return task
+    digest = hashlib.sha256(json.dumps([task.identity, "no examples"]).encode()).hexdigest()
+    return replace(task, examples=(), identity=digest[:16])
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -218,4 +247,17 @@ def _dataset(mapping: Mapping[str, Any], origin: str) -> dict[str, Any]:
     unknown = next((key for key in mapping if key not in ("kind", *needed, *others)), None)
     if unknown is not None and kind != "generated":
         raise TaskError(f"{origin}: dataset: unknown key {unknown!r}; {nearest(str(unknown), [*needed, *others])}")
+    if kind in ("file", "hub"):
+        _require_choice(mapping, origin)
     return dict(mapping)
+
+
+def _require_choice(mapping: Mapping[str, Any], origin: str) -> None:
+    """Raises TaskError for items chosen in a way that no dataset has."""
+    only, first = mapping.get("only", {}), mapping.get("first", 1)
+    if not isinstance(only, dict) or not all(isinstance(values, list) for values in only.values()):
+        raise TaskError(f"{origin}: dataset: only: is a mapping of keys to lists of values")
+    if not isinstance(first, int) or isinstance(first, bool) or first < 1:
+        raise TaskError(f"{origin}: dataset: first: {first!r} is no whole number above 0")
+    if not isinstance(mapping.get("joined", False), bool):
+        raise TaskError(f"{origin}: dataset: joined: is true or false")

@@ -9,7 +9,16 @@ from types import MappingProxyType
 from typing import Any
 
 from tinyeval.formats.answers import gsm8k, human_eval, items, lambada, text
-from tinyeval.formats.choices import arc, blimp, hellaswag, mmlu_cot, piqa, winogrande
+from tinyeval.formats.choices import (
+    arc,
+    blimp,
+    hellaswag,
+    hellaswag_plain,
+    mmlu_cot,
+    piqa,
+    winogrande,
+    winogrande_whole,
+)
 from tinyeval.items import Item
 
 Format = Callable[[Mapping[str, Any], str], list[Item]]
@@ -19,6 +28,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "blimp": blimp,
         "gsm8k": gsm8k,
         "hellaswag": hellaswag,
+        "hellaswag_plain": hellaswag_plain,
         "human_eval": human_eval,
         "items": items,
         "lambada": lambada,
@@ -26,6 +36,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "piqa": piqa,
         "text": text,
         "winogrande": winogrande,
+        "winogrande_whole": winogrande_whole,
     }
 )
 

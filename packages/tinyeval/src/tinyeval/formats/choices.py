@@ -49,6 +49,11 @@ def hellaswag(row: Mapping[str, Any], identity: str) -> list[Item]:
     ]
 
 
+def hellaswag_plain(row: Mapping[str, Any], identity: str) -> list[Item]:
+    """HellaSwag with `ctx` and `endings` as they are, brackets and all."""
+    return [Item(identity, row["ctx"], choices=tuple(row["endings"]), right=int(row["label"]))]
+
+
 def piqa(row: Mapping[str, Any], identity: str) -> list[Item]:
     """PIQA (arXiv 1911.11641): goal, sol1, sol2, label."""
     return [Item(identity, row["goal"], choices=(row["sol1"], row["sol2"]), right=int(row["label"]))]
@@ -61,6 +66,14 @@ def winogrande(row: Mapping[str, Any], identity: str) -> list[Item]:
         raise ValueError("the sentence has no gap (_)")
     contexts = tuple(before + row[option] for option in ("option1", "option2"))
     return [Item(identity, choices=(after.strip(),) * 2, contexts=contexts, right=int(row["answer"]) - 1)]
+
+
+def winogrande_whole(row: Mapping[str, Any], identity: str) -> list[Item]:
+    """WinoGrande as two whole sentences, each option written into the gap."""
+    if "_" not in row["sentence"]:
+        raise ValueError("the sentence has no gap (_)")
+    sentences = tuple(row["sentence"].replace("_", row[option]) for option in ("option1", "option2"))
+    return [Item(identity, choices=sentences, right=int(row["answer"]) - 1)]
 
 
 def mmlu_cot(row: Mapping[str, Any], identity: str) -> list[Item]:

@@ -3,6 +3,7 @@
 from tinyeval.metrics.calibration import Calibration, ReliabilityBin, calibration
 from tinyeval.metrics.perplexity import Perplexity, perplexity, strided_loglikelihood
 from tinyeval.metrics.repetition import Repetition, distinct_n, longest_loop, repetition
+from tinyeval.metrics.spectrum import Spectrum, spectrum
 from tinyeval.metrics.token_accuracy import token_accuracy
 
 __all__ = [
@@ -10,11 +11,13 @@ __all__ = [
     "Perplexity",
     "ReliabilityBin",
     "Repetition",
+    "Spectrum",
     "calibration",
     "distinct_n",
     "longest_loop",
     "perplexity",
     "repetition",
+    "spectrum",
     "strided_loglikelihood",
     "token_accuracy",
 ]

@@ -3,6 +3,7 @@
 from tinyeval.statistics.bootstrap import bootstrap_interval
 from tinyeval.statistics.many_comparisons import holm
 from tinyeval.statistics.paired_items import PairedComparison, items_needed, mcnemar, paired_items, sign_flip
+from tinyeval.statistics.paired_runs import paired_runs
 from tinyeval.statistics.standard_error import Estimate, mean_estimate, proportion_estimate
 from tinyeval.statistics.verdict import VERDICTS, Verdict, verdict, verdicts
 
@@ -17,6 +18,7 @@ __all__ = [
     "mcnemar",
     "mean_estimate",
     "paired_items",
+    "paired_runs",
     "proportion_estimate",
     "sign_flip",
     "verdict",
