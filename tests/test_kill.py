@@ -1,10 +1,12 @@
 """Claim: a run that is killed with -9 anywhere and resumed ends with the same metrics.jsonl and the same weights, bit for
-bit, as one that never was: at random steps, inside the save, with two processes, and when one of them is killed alone."""
+bit, as one that never was: at random steps, inside the save, with two processes, and when one of them is killed alone; also
+with an average of the weights, several micro-batches a step and an optimizer inside a window of several steps."""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,19 +18,26 @@ Sessions = Callable[[Sequence[dict[str, Any]]], Any]
 KILL = int(signal.SIGKILL)
 FINAL = Path("checkpoints") / "step_00000012"
 EVENTS = 110  # a session from step 0 to 12 has more writes, fsyncs and renames than this
+# the slow momentum is renewed in steps 5 and 10, checkpoints are of steps 4, 8 and 12: each lies inside a window
+M3 = ["--optim.kind", "m3", "--optim.slow_period", "5", "--train.ema", "0.9", "--train.micro_batch", "2"]
+SHARED_MUON = ["--optim.kind", "muon", "--optim.shared", "true", "--train.ema", "0.9", "--train.micro_batch", "2"]
+AVERAGE = FINAL / "average.safetensors"
 
 
 def assert_same_run(run: Path, reference: Path) -> None:
-    for name in ("metrics.jsonl", "samples.md", FINAL / "model.safetensors", FINAL / "optimizer.safetensors"):
+    for name in ("metrics.jsonl", "samples.md", FINAL / "model.safetensors", FINAL / "optimizer.safetensors", AVERAGE):
+        if name is AVERAGE and not (reference / name).exists():
+            assert not (run / name).exists()
+            continue
         assert (run / name).read_bytes() == (reference / name).read_bytes(), name
     saved, expected = (json.loads((path / FINAL / "trainer.json").read_text()) for path in (run, reference))
     for key in ("step", "tokens", "data", "best", "latest"):
         assert saved[key] == expected[key]
 
 
-def killed_chain(run: Path, recipe: Path, events: Sequence[int], world: int) -> list[dict[str, Any]]:
+def killed_chain(run: Path, start: list[str], events: Sequence[int], world: int) -> list[dict[str, Any]]:
     """A first session and as many resumed ones as needed, each killed at its event; the last one finishes."""
-    first = ["--recipe", str(recipe), "--out", str(run)]
+    first = [*start, "--out", str(run)]
     again = ["--resume", str(run)]
     jobs = [
         {"argv": first if not index else again, "world": world, "hurt": {"rank": 0, "event": event, "signal": KILL}}
@@ -43,7 +52,7 @@ def test_killed_five_times_anywhere(sessions: Sessions, tiny_recipe: Path, tmp_p
     # the first kill after the directory exists, the others after any write of any session
     events = [chance.randrange(20, EVENTS)] + [chance.randrange(3, EVENTS // 2) for _ in range(4)]
     jobs = [{"argv": ["--recipe", str(tiny_recipe), "--out", str(whole)]}]
-    results = sessions([*jobs, *killed_chain(run, tiny_recipe, events, world=1)])
+    results = sessions([*jobs, *killed_chain(run, ["--recipe", str(tiny_recipe)], events, world=1)])
     assert [result.codes for result in results] == [[0], *[[-KILL]] * 5, [0]], [result.err for result in results]
     assert_same_run(run, whole)
 
@@ -77,20 +86,47 @@ def test_two_processes_one_of_them_killed(sessions: Sessions, tiny_recipe: Path,
     assert_same_run(run, whole)
 
 
+@pytest.mark.parametrize(
+    ("options", "world", "seed"), [(M3, 1, 5), (M3, 2, 6), (SHARED_MUON, 2, 7)], ids=["m3", "two m3", "two shared muon"]
+)
+def test_killed_inside_a_window(
+    sessions: Sessions, tiny_recipe: Path, tmp_path: Path, options: list[str], world: int, seed: int
+) -> None:
+    """With an average, several micro-batches a step and an optimizer whose state is more than moments; inside the save of a
+    checkpoint and between two."""
+    whole, run = tmp_path / "runs" / "whole", tmp_path / "runs" / "killed"
+    start, chance = ["--recipe", str(tiny_recipe), *options], random.Random(seed)
+    between = {
+        "rank": world - 1,
+        "step": chance.randrange(6, 8),
+        "signal": KILL,
+    }  # of the first session: saved is step 4
+    inside = [chance.randrange(3, EVENTS // 2) for _ in range(2)]
+    chain = killed_chain(run, start, [0, *inside], world)
+    chain[0]["hurt"] = between
+    reference, *results = sessions([{"argv": [*start, "--out", str(whole)], "world": world}, *chain])
+    assert reference.codes == [0] * world, reference.err
+    assert [-KILL in result.codes for result in results] == [True, True, True, False], [r.err for r in results]
+    assert results[-1].codes == [0] * world, results[-1].err
+    assert_same_run(run, whole)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_killed_at_every_event(sessions: Sessions, tiny_recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], M3], ids=["adamw", "m3"])
+def test_killed_at_every_event(sessions: Sessions, tiny_recipe: Path, tmp_path: Path, options: list[str]) -> None:
     """Every write, fsync and rename of a whole session, not a choice of them."""
     whole = tmp_path / "runs" / "whole"
-    (reference,) = sessions([{"argv": ["--recipe", str(tiny_recipe), "--out", str(whole)]}])
+    recipe = ["--recipe", str(tiny_recipe), *options]
+    (reference,) = sessions([{"argv": [*recipe, "--out", str(whole)]}])
     assert reference.codes == [0], reference.err
-    event, killed = 1, True
+    event, places, killed = 1, 0, True
     while killed:
         batch = range(event, event + 16)
         runs = {number: tmp_path / "runs" / f"event{number}" for number in batch}
         jobs = []
         for number, run in runs.items():
-            start = ["--recipe", str(tiny_recipe), "--out", str(run)]
+            start = [*recipe, "--out", str(run)]
             jobs.append({"argv": start, "hurt": {"rank": 0, "event": number, "signal": KILL}})
             # before the directory has its name there is nothing to resume: the same command starts it
             jobs.append({"argv": start, "resume": str(run)})
@@ -99,5 +135,8 @@ def test_killed_at_every_event(sessions: Sessions, tiny_recipe: Path, tmp_path: 
             killed = first.codes == [-KILL]
             assert second.codes == [0] or "is finished" in second.err, (run, second.err)
             assert_same_run(run, whole)
+            shutil.rmtree(run)
+            places += killed
         event += len(batch)
-    assert event > EVENTS
+    print(f"\nkilled at {places} places")
+    assert places > EVENTS

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,9 +17,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from safetensors.torch import load_file
 
-from apps.common import launcher, processes
+from apps.common import command_line, launcher, processes
 from apps.common.errors import BadRequest
 
 Sessions = Callable[[Sequence[dict[str, Any]]], Any]
@@ -106,6 +109,73 @@ def test_devices_that_are_not_there() -> None:
     assert processes.device_type("cpu", 64) == "cpu"
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_two_processes_on_one_gpu(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert processes.device_type(device, 1) == "cuda"
+    with pytest.raises(BadRequest, match="--device cuda: 2 needed, this machine has 1 CUDA device; use --device cpu"):
+        processes.device_type(device, 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert processes.device_type(device, 2) == "cuda"
+    # of several machines, only the processes of this one count
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(BadRequest, match="4 needed, this machine has 2 CUDA devices"):
+        processes.start(device, "fp32", 1, ())
+
+
+@pytest.mark.parametrize("name", processes.LAUNCHERS)
+def test_a_launcher_that_torch_does_not_hear_of(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "2")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(
+        BadRequest, match=rf"{name} says 2 processes, and each would train alone; launch with `uv run tor"
+    ):
+        processes.start("cpu", "fp32", 1, ())
+
+
+def test_a_device_that_is_not_there_is_one_line_and_two(sessions: Sessions, tiny_recipe: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("it is there")
+    run = tmp_path / "runs" / "a"
+    (result,) = sessions([{"argv": ["--recipe", str(tiny_recipe), "--out", str(run), "--device", "cuda"]}])
+    assert result.codes == [2]
+    assert result.err == "error: --device cuda: 1 needed, this machine has no CUDA device; use --device cpu\n"
+    assert not run.exists()
+
+
+LAUNCH = Path(__file__).parents[1] / "apps" / "recipes" / "launch"
+PAGE = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text(encoding="utf-8")
+
+
+def test_every_launch_file_is_one_of_accelerates_and_on_the_page() -> None:
+    found = {path.name: load_config_from_file(str(path)) for path in sorted(LAUNCH.glob("*.yaml"))}
+    assert {name: (config.distributed_type.value, config.num_processes) for name, config in found.items()} == {
+        "deepspeed-zero3.yaml": ("DEEPSPEED", 2),
+        "one-node-of-eight.yaml": ("MULTI_GPU", 8),
+        "several-nodes.yaml": ("MULTI_GPU", 16),
+        "two-gpus.yaml": ("MULTI_GPU", 2),
+    }
+    assert found["several-nodes.yaml"].num_machines == 2
+    parser = launch_command_parser()
+    shown = re.findall(r"^uv run (?:--no-sync )?accelerate launch (.*)$", PAGE, re.MULTILINE)
+    assert sorted(Path(parser.parse_args(line.split()).config_file).name for line in shown) == sorted(found)
+    for line in shown:
+        given = parser.parse_args(line.split())
+        assert (LAUNCH.parents[2] / given.config_file).is_file()
+        if given.module:
+            assert given.training_script == "apps.pretrain"
+            command_line.parse("pretrain", given.training_script_args)  # options and recipes that there are
+
+
+def test_the_page_says_what_its_files_say() -> None:
+    for path in LAUNCH.glob("*.yaml"):
+        line = path.read_text(encoding="utf-8")
+        assert ("UNTESTED" in line) == (path.name == "deepspeed-zero3.yaml")
+        assert path.name == "deepspeed-zero3.yaml" or f"--config_file apps/recipes/launch/{path.name}" in line
+
+
 def test_processes_that_do_not_find_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadRequest, match=r"--processes 3: the launcher started 2"):
@@ -119,7 +189,10 @@ def test_processes_that_do_not_find_each_other_are_refused(monkeypatch: pytest.M
     with pytest.raises(BadRequest, match="started 2 processes and 1 found each other"):
         processes.start("cpu", "fp32", 1, ())
     Alone.distributed_type = processes.DistributedType.FSDP
-    with pytest.raises(BadRequest, match="accelerate is configured for FSDP"):
+    with pytest.raises(BadRequest, match=r"accelerate is configured for FSDP.*--train.sharding full"):
+        processes.start("cpu", "fp32", 1, ())
+    Alone.distributed_type = processes.DistributedType.DEEPSPEED
+    with pytest.raises(BadRequest, match="accelerate is configured for DEEPSPEED"):
         processes.start("cpu", "fp32", 1, ())
 
 
@@ -211,3 +284,35 @@ def test_the_commands_of_the_readme(launch: list[str], tiny_recipe: Path, tmp_pa
     done = subprocess.run([sys.executable, *launch, *arguments], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["processes"] == 2
+
+
+@pytest.mark.slow
+def test_two_launchers_as_on_two_machines(tiny_recipe: Path, tmp_path: Path) -> None:
+    """The command of docs/distributed.md for several machines, both of them this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = tmp_path / "runs" / "two"
+    options = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    train = [
+        "-m",
+        "apps.pretrain",
+        "--recipe",
+        str(tiny_recipe),
+        "--train.sharding",
+        "full",
+        "--out",
+        str(run),
+        "--json",
+    ]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *options, "--node_rank", str(rank), *train],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=280)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert json.loads(said[0].splitlines()[-1])["processes"] == 2

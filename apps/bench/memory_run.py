@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,9 @@ from tinydata import Batch, Loader
 CPU = torch.device("cpu")
 
 
-def measure(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Train `recipe` into `out` and return predicted and measured bytes by kind."""
+def measure(recipe: Recipe, out: Path, timed: int = 0) -> dict[str, Any]:
+    """Train `recipe` into `out` and return predicted and measured bytes by kind, and the spread of the milliseconds that
+    `timed` steps of one micro-batch take."""
     bits = precision.resolve(recipe.train.precision, CPU)
     where = fit.place("cpu", bits)
     micro_batch = recipe.micro_batch()
@@ -36,8 +39,9 @@ def measure(recipe: Recipe, out: Path) -> dict[str, Any]:
     total = process_memory.peak_bytes()
 
     model = tinycore.build(recipe.model)
-    model.recompute(recipe.train.recompute)
-    kinds = {"weights": _bytes(model.parameters()), **_step_bytes(recipe, model, bits)}
+    model.recompute(recipe.train.policy)
+    found, milliseconds = _step_bytes(recipe, model, bits, timed)
+    kinds = {"weights": _bytes(model.parameters()), **found}
     kinds["runtime"] = where.runtime
     kinds["allocator"] = total - sum(kinds.values())
     predicted = fit.predict(recipe, where, micro_batch)
@@ -47,11 +51,19 @@ def measure(recipe: Recipe, out: Path) -> dict[str, Any]:
         "precision": bits,
         "predicted": predicted,
         "measured": {**{kind: kinds[kind] for kind in predicted if kind != "total"}, "total": total},
+        **({"milliseconds": _spread(milliseconds)} if timed else {}),
     }
 
 
-def _step_bytes(recipe: Recipe, model: nn.Module, bits: str) -> dict[str, int]:
-    """Bytes of gradients, optimizer state, activations and temporaries of a micro-batch of `recipe`."""
+def _spread(times: list[float]) -> dict[str, Any]:
+    """The median of `times` and the fifths around it."""
+    fifths = statistics.quantiles(times, n=5, method="inclusive") if len(times) > 1 else times * 4
+    return {"p20": fifths[0], "p50": statistics.median(times), "p80": fifths[3], "steps": len(times)}
+
+
+def _step_bytes(recipe: Recipe, model: nn.Module, bits: str, timed: int) -> tuple[dict[str, int], list[float]]:
+    """Bytes of gradients, optimizer state, activations and temporaries of a micro-batch of `recipe`, and the milliseconds of
+    `timed` steps with it."""
     prepared = prepare(recipe, Console(main_process=False))
     batch = next(iter(Loader(prepared.train, recipe.data.positions, recipe.micro_batch(), seed=0, prefetch=0)))
     optimizer = optimization.optimizer(recipe.optim, model)
@@ -68,7 +80,14 @@ def _step_bytes(recipe: Recipe, model: nn.Module, bits: str) -> dict[str, int]:
     with profile(profile_memory=True) as traced:
         _loss(model, batch, bits).backward()
     found["temporaries"] = most_allocated(traced) - found["activations"]
-    return found
+    times = []
+    for _ in range(timed):
+        start = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        _loss(model, batch, bits).backward()
+        optimizer.step()
+        times.append(1000 * (time.perf_counter() - start))
+    return found, times
 
 
 def most_allocated(traced: profile) -> int:
@@ -95,5 +114,5 @@ def _bytes(tensors: Any) -> int:
 
 if __name__ == "__main__":
     job = json.loads(sys.stdin.read())
-    figures = measure(recipes.from_dict(job["recipe"]), Path(job["out"]))
+    figures = measure(recipes.from_dict(job["recipe"]), Path(job["out"]), job["timed"])
     sys.stdout.write(json.dumps(figures) + "\n")

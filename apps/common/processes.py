@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, cast
@@ -27,11 +28,15 @@ from torch import Tensor
 from apps.common import allocator
 from apps.common import precision as precisions
 from apps.common.errors import BadRequest, TrainingFailed
+from tinycore.optim.sharded import is_sharded
 
 BUCKET_BYTES = 32 * 2**20
 # a process that dies is noticed at once by its closed connection; this bounds only one that lives and does not answer,
 # and must outlast whatever the main process does alone (preparing data, saving, sampling)
 PATIENCE = timedelta(hours=12)
+# where launchers that do not set torch's variables say how many processes they started
+LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+BROKEN = re.compile(r"gloo|nccl|connection|process ?group", re.IGNORECASE)  # in what a failed exchange says
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -98,10 +103,22 @@ class World:
     def _tell(self, answer: dict[str, Any]) -> dict[str, Any]:
         return json.loads(self.gather(json.dumps(answer).encode() if self.is_main else b"")[0])
 
+    @contextlib.contextmanager
+    def contact(self) -> Generator[None]:
+        """Inside, what processes exchange beside this class - parts of tensors, within a model - may fail as it does here."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._control is None or not BROKEN.search(str(error)):
+                raise
+            raise _lost(error) from error
+
     @torch.no_grad()
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace every gradient by its sum over the processes; one that no process has stays None."""
-        if self._control is None:
+        """Replace every gradient by its sum over the processes; one that no process has stays None. Those in shards are sums
+        since the backward pass."""
+        parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
+        if self._control is None or not parameters:
             return
         with _contact():
             present = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
@@ -140,6 +157,12 @@ def start(requested_device: str, requested_precision: str, processes: int, track
     """Join the processes of this run. Raises BadRequest for a device or a number of processes that cannot be had."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
     expected = int(os.environ.get("WORLD_SIZE", "1"))
+    for name in LAUNCHERS if expected == 1 else ():
+        if os.environ.get(name, "1") not in ("0", "1"):
+            raise BadRequest(
+                f"{name} says {os.environ[name]} processes, and each would train alone; launch with "
+                "`uv run torchrun --nproc_per_node N -m apps.pretrain`"
+            )
     if processes not in (1, expected):
         raise BadRequest(f"--processes {processes}: the launcher started {expected}; leave the option out")
     device = device_type(requested_device, local)
@@ -160,7 +183,7 @@ def start(requested_device: str, requested_precision: str, processes: int, track
     if accelerator.distributed_type not in SUPPORTED:
         raise BadRequest(
             f"accelerate is configured for {accelerator.distributed_type.value}, which this trainer does not do; "
-            "launch it for several GPUs or CPU processes"
+            "launch it for several GPUs or CPU processes, and shard with --train.sharding full"
         )
     if accelerator.num_processes != expected:
         raise BadRequest(
@@ -210,7 +233,11 @@ def _contact() -> Generator[None]:
     except RuntimeError as error:
         if isinstance(error, (TrainingFailed, torch.OutOfMemoryError)):
             raise
-        reason = " ".join(str(error).split())[:160]
-        raise TrainingFailed(
-            f"lost another process of this run ({reason}); what was saved is intact, continue with --resume"
-        ) from error
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> TrainingFailed:
+    reason = " ".join(str(error).split())[:160]
+    return TrainingFailed(
+        f"lost another process of this run ({reason}); what was saved is intact, continue with --resume"
+    )
