@@ -32,7 +32,7 @@ REPORTING = {
     "sample.temperature",
     "sample.top_p",
 }
-NUMERICS = {"train.micro_batch", "train.compile", "train.recompute"}
+NUMERICS = {"train.micro_batch", "train.sharding", "train.compile", "train.recompute"}
 
 
 def test_the_verdict_on_every_field(tiny_recipe: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 import tinycore
-from apps.common import command_line, fit, optimization, process_memory, recipes
+from apps.common import command_line, fit, freezing, optimization, process_memory, recipes
 from apps.common.errors import BadRequest
 from apps.common.fit import Budget, Place
 from apps.common.overrides import read
@@ -213,6 +213,89 @@ def test_the_optimizers_state_is_what_is_predicted(kind: str) -> None:
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     states += [met.total for met in getattr(optimizer, "met", {}).values()]
     assert fit.predict(recipe, CPU, 1)["optimizer"] == sum(4 * value.numel() for value in states if value.ndim)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "m3", "delta_gd"])
+def test_what_is_frozen_has_no_gradients_moments_or_average(kind: str) -> None:
+    given = [
+        ("optim.kind", kind),
+        ("model.vocab_size", "1024"),
+        ("train.freeze", "[embed.*, layers.0.*]"),
+        ("train.ema", "0.9"),
+    ]
+    recipe = recipes.load("demo", [read(key, value) for key, value in given])
+    model = tinycore.build(recipe.model)
+    freezing.freeze(model, recipe.train.freeze)
+    optimizer = optimization.optimizer(recipe.optim, model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    states += [met.total for met in getattr(optimizer, "met", {}).values()]
+    found = fit.predict(recipe, CPU, 1)  # of a batch of 8: gradients of earlier micro-batches are there
+    assert found["optimizer"] == sum(4 * value.numel() for value in states if value.ndim)
+    assert found["gradients"] == found["average"] == 4 * sum(parameter.numel() for parameter in trained)
+    assert found["weights"] == 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert found["total"] < fit.predict(replace(recipe, train=replace(recipe.train, freeze=())), CPU, 1)["total"]
+
+
+def with_policy(recipe: recipes.Recipe, policy: str) -> recipes.Recipe:
+    return replace(recipe, train=replace(recipe.train, recompute=policy))  # ty: ignore[invalid-argument-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("demo", ["none", "layers"]), ("cola-10m", ["none", "low_rank", "layers"])]
+)
+def test_auto_recomputes_the_least_that_fits(name: str, expected: list[str]) -> None:
+    """Room of exactly what a policy needs chooses it, one byte less the next one; with none that fits, the smallest."""
+    recipe = with_policy(recipes.load(name), "auto")
+    rows = recipe.micro_batch()
+    needed = [fit.predict(with_policy(recipe, policy), GPU, rows)["total"] for policy in expected]
+    assert needed == sorted(needed, reverse=True)
+    assert len(set(needed)) == len(needed)
+    for policy, total, following in zip(expected, needed, [*expected[1:], expected[-1]], strict=True):
+        assert fit.settled(recipe, GPU, total, None).train.recompute == policy
+        assert fit.settled(recipe, GPU, total - 1, None).train.recompute == following
+    assert fit.settled(recipe, GPU, None, None).train.recompute == "none"
+    kept = with_policy(recipe, "layers")
+    assert fit.settled(kept, GPU, 2**50, None) is kept
+    with pytest.raises(ValueError, match="auto is settled before"):
+        fit.predict(recipe, GPU, rows)
+
+
+def test_auto_takes_a_smaller_micro_batch_before_it_recomputes() -> None:
+    """A budget chooses both: nothing is recomputed as long as one sequence fits."""
+    recipe = with_policy(recipes.load("brandon-110m-v2"), "auto")
+    needed = {policy: fit.predict(with_policy(recipe, policy), GPU, 1)["total"] for policy in ("none", "layers")}
+    for bytes_there, policy in ((needed["none"], "none"), (needed["none"] - 1, "layers"), (1, "layers")):
+        assert fit.settled(recipe, GPU, 2**50, Budget(bytes_there, "")).train.recompute == policy
+
+
+def test_a_run_keeps_what_auto_chose(
+    tiny_recipe: Path, tmp_path: Path, sessions: Callable[[Sequence[dict[str, Any]]], list[Any]]
+) -> None:
+    """In recipe.yaml, so that a resumed run is not asked again; weights are those of the run without."""
+    common = ["--recipe", str(tiny_recipe), "--device", "cpu", "--json", "--train.steps", "4"]
+    run, plain, tight = (tmp_path / name for name in ("run", "plain", "tight"))
+    auto = ["--train.recompute", "auto"]
+    runtime = process_memory.runtime_bytes("fp32")
+    assert runtime > 0
+    ample, none, dry, resumed = sessions(
+        [
+            {"argv": [*common, "--out", str(run), *auto]},
+            {"argv": [*common, "--out", str(plain)]},
+            {"argv": [*common, "--out", str(tight), *auto, "--memory", "9MB", "--dry-run"]},
+            {"argv": ["--resume", str(run), "--train.steps", "5", "--allow-changes"]},
+        ]
+    )
+    assert [ample.codes, none.codes, resumed.codes] == [[0], [0], [0]], ample.err + resumed.err
+    assert dry.codes == [2]
+    assert "recompute: none (auto)" in ample.err
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["train"]["recompute"] == "none"
+    last = Path("checkpoints") / "step_00000004" / "model.safetensors"
+    assert (run / last).read_bytes() == (plain / last).read_bytes()
+    assert "(auto)" not in resumed.out
 
 
 CARDS = {"gpu-4gb": 4, "gpu-8gb": 8, "gpu-12gb": 12, "gpu-24gb": 24, "gpu-2x24gb": 24, "gpu-t4": 16}

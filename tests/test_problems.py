@@ -183,16 +183,31 @@ def test_patience_ends_the_run_after_so_many_validations_without_a_better_one(
     stopped = run(changed(mapping, steps=20, validate_every=1, save_every=0, stop={"patience": 2}), tmp_path / "a")
     assert stopped.progress.step == 4, "0.0, then 0.2 is better, 0.1 and again 0.2 are not"
     assert stopped.progress.latest is not None
-    assert (stopped.progress.latest["patience_best"], stopped.progress.latest["patience_waited"]) == (0.2, 2)
+    assert (stopped.progress.latest["patience_val_exact"], stopped.progress.latest["patience_waited"]) == (0.2, 2)
 
 
 def test_patience_without_exact_answers_looks_at_the_loss(
     mapping: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 2.0, 2.5, 2.5, 2.5])
-    monkeypatch.setattr(ProblemTask, "validate", lambda task, model: {"val_loss": next(losses), "val_bpb": 1.0})
+    monkeypatch.setattr(ProblemTask, "validate", lambda task, model: {"val_loss": 1.0, "val_bpb": next(losses)})
     stopped = run(changed(mapping, steps=20, validate_every=1, save_every=0, stop={"patience": 3}), tmp_path / "a")
     assert stopped.progress.step == 5
+
+
+@pytest.mark.parametrize(("band", "steps"), [(0.0, 9), (0.03, 4), (0.05, 4), (0.2, 3)])
+def test_patience_overlooks_improvements_inside_the_band(
+    mapping: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, band: float, steps: int
+) -> None:
+    """What is better is better than the last that counted: small steps add up."""
+    bits = iter([2.0, 1.9, 1.89, 1.88, 1.86, 1.86, 1.855, 1.86, 1.86])
+    monkeypatch.setattr(ProblemTask, "validate", lambda task, model: {"val_loss": 1.0, "val_bpb": next(bits)})
+    stop = {"patience": 2, "band": band}
+    stopped = run(changed(mapping, steps=9, validate_every=1, save_every=0, stop=stop), tmp_path / "a")
+    assert stopped.progress.step == steps
+    counted = {0.0: 1.855, 0.03: 1.9, 0.05: 1.9, 0.2: 2.0}[band]
+    assert stopped.progress.latest is not None
+    assert stopped.progress.latest["patience_val_bpb"] == -counted
 
 
 def test_epochs_give_the_steps_and_a_whole_session_runs(

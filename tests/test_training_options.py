@@ -200,3 +200,29 @@ def test_fp16_learns_on_cuda(sessions: Sessions, tiny_recipe: Path, tmp_path: Pa
         assert (first.codes, second.codes) == ([3], [0]), first.err + second.err
         losses[name] = [row["loss"] for row in logs.read(run / "metrics.jsonl") if "loss" in row][-1]
     assert losses["fp16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_the_average_is_scored_beside_the_weights(sessions: Sessions, tiny_recipe: Path, tmp_path: Path) -> None:
+    """In logs, on the terminal, in the result, the best and the report; the weights score what they score without one."""
+    plain, averaged = (tmp_path / "runs" / name for name in ("plain", "averaged"))
+    argv = ["--recipe", str(tiny_recipe), "--json", "--out"]
+    first, second = sessions(
+        [{"argv": [*argv, str(plain)]}, {"argv": [*argv, str(averaged), "--train.ema", "0.5"]}],
+    )
+    assert (first.codes, second.codes) == ([0], [0]), second.err
+    rows, both = (
+        {row["step"]: row for row in logs.read(run / "metrics.jsonl") if "val_bpb" in row} for run in (plain, averaged)
+    )
+    assert [row["raw_val_bpb"] for row in both.values()] == [row["val_bpb"] for row in rows.values()]
+    assert [row["raw_val_loss"] for row in both.values()] == [row["val_loss"] for row in rows.values()]
+    assert all(row["val_bpb"] != row["raw_val_bpb"] for row in both.values())
+    assert not any(name.startswith("raw_") for row in rows.values() for name in row)
+    assert (second.json["val_bpb"], second.json["raw_val_bpb"]) == (both[12]["val_bpb"], both[12]["raw_val_bpb"])
+    best = json.loads((averaged / "status.json").read_text())["best"]
+    assert (best["val_bpb"], best["raw_val_bpb"]) == tuple(
+        both[best["step"]][name] for name in ("val_bpb", "raw_val_bpb")
+    )
+    told = (averaged / "report.md").read_text()
+    assert f"{best['val_bpb']:.4f} bits per byte with averaged weights, {best['raw_val_bpb']:.4f} without" in told
+    assert f"| validation bits per byte of the weights before averaging | {both[12]['raw_val_bpb']:.4f} |" in told
+    assert f"val_bpb {both[12]['val_bpb']:.3f}  raw {both[12]['raw_val_bpb']:.3f}" in second.err

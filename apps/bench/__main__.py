@@ -20,7 +20,9 @@ BENCHMARKS = {
     "hops": "loops beside layers on a task of k steps",
     "scratchpads": "states written down beside answers at once, on longer problems than those learned",
     "sandbox": "runs a second of model-written code in each engine, and how long one takes to start",
+    "data": "tokenizing, loading and verified problems a second, beside their goals",
     "optim": "a step of Muon beside torch.optim.Muon and AdamW, alone and shared among processes",
+    "width": "the best learning rate at several widths, with width transfer and without",
     "kernels": "tinykernels' operations beside their rivals, correctness first",
 }
 

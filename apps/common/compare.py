@@ -34,6 +34,7 @@ RULES: dict[str, Verdict] = {
     "train.lora": "architecture",
     "train.freeze": "architecture",  # what there is of the optimizer's state
     "train.micro_batch": "numerics",
+    "train.sharding": "numerics",
     "train.compile": "numerics",
     "train.recompute": "numerics",
     "train.spikes": "reporting",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import tinycore
-from apps.common import fit, forecast, freezing, precision, processes
+from apps.common import fit, forecast, freezing, hardware, phases, precision, process_memory, processes
 from apps.common.command_line import Request
 from apps.common.console import Console, short, size
 from apps.common.layer_map import layer_map
@@ -32,6 +32,7 @@ class Plan:
     device: str
     precision: str
     micro_batch: int
+    recompute: str
     accumulation: int
     tokens_per_step: int
     steps: int
@@ -57,6 +58,15 @@ def place(request: Request) -> fit.Place:
     return fit.place(where, precision.resolve(requested, torch.device(where)))
 
 
+def _room(request: Request, where: fit.Place) -> int | None:
+    """Bytes that a process may take in all where it would train."""
+    card = None if request.forecast is None else hardware.named(request.forecast.hardware)
+    if card is not None:
+        return card.memory
+    free = process_memory.free_bytes(torch.device(where.device), request.processes)
+    return None if free is None else free + where.runtime
+
+
 def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
     """Every value derived from `recipe` for `world` processes. Raises ConfigError where it cannot run."""
     counts = tinycore.count(recipe.model)
@@ -71,12 +81,13 @@ def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
         device=where.device,
         precision=where.precision,
         micro_batch=micro_batch,
+        recompute=recipe.train.recompute,
         accumulation=recipe.accumulation(world),
         tokens_per_step=tokens_per_step,
         steps=recipe.train.steps,
-        tokens=tokens_per_step * recipe.train.steps,
+        tokens=phases.sequences(recipe) * length,
         flops=counts.training_flops(length),
-        total_flops=counts.flops_per_token(length) * tokens_per_step * recipe.train.steps,
+        total_flops=phases.flops(recipe),
         memory=fit.predict(recipe, where, micro_batch, world),
         checkpoint_bytes=(BYTES_PER_PARAMETER + 4 * (recipe.train.ema is not None)) * counts.parameters,
         state_bytes=counts.state_bytes(recipe.model.max_seq_len),
@@ -86,7 +97,8 @@ def plan(recipe: Recipe, where: fit.Place, world: int = 1) -> Plan:
 
 def show(request: Request, console: Console) -> int:
     """Print the plan of `request`, as a result too with `--json`; the exit status 0."""
-    recipe, where = request.recipe, place(request)
+    where = place(request)
+    recipe = fit.settled(request.recipe, where, _room(request, where), request.memory, request.processes)
     if request.memory is not None:
         recipe = fit.within(recipe, where, request.memory, request.processes)
     found = plan(recipe, where, request.processes)
@@ -114,6 +126,7 @@ def show(request: Request, console: Console) -> int:
             "batch": f"{recipe.train.batch_size} sequences of {length} = {found.tokens_per_step:,} tokens a step",
             "micro-batch": f"{found.micro_batch} sequences a forward, accumulated {found.accumulation} times "
             f"({found.micro_batch} x {found.accumulation} x {found.processes} = {recipe.train.batch_size})",
+            **({"first": said} if (said := phases.said(recipe)) else {}),
             "steps": f"{found.steps:,}",
             "tokens": f"{short(found.tokens)}, {found.tokens / found.parameters:.1f} a parameter",
             "learning rate": _learning_rate(recipe),
@@ -133,7 +146,8 @@ def show(request: Request, console: Console) -> int:
         {name.replace("_", " "): f"{short(value):>6}  {value / per_token:4.0%}" for name, value in found.flops.items()}
         | {"all": f"{short(per_token):>6}  100%  ({short(found.total_flops)} for the whole run)"}
     )
-    console.head("memory", "predicted, per process")
+    again = recipe.train.recompute
+    console.head("memory", "predicted, per process" + (f"; recompute: {again}" if again != "none" else ""))
     console.table({name: f"{size(value):>10}" for name, value in found.memory.items()})
     asked = None
     if request.forecast is not None:
@@ -198,6 +212,9 @@ def _growth(model: tinycore.ModelConfig) -> str:
 def _learning_rate(recipe: Recipe) -> str:
     schedule, steps, peak = recipe.optim.schedule, recipe.train.steps, recipe.optim.learning_rate
     warm = f"0 to {peak:g} in {schedule.warmup} steps"
+    base = recipe.optim.base_width
+    if base is not None and base != recipe.model.dim:
+        warm = f"found at width {base}, of matrices for {recipe.model.dim}: {warm}"
     if isinstance(schedule, WarmupStableDecay):
         decay = round(schedule.decay * steps)
         return f"{warm}, constant, down to {peak * schedule.final:g} in the last {decay:,}"

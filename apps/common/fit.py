@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 import torch
 
 import tinycore
-from apps.common import process_memory
+from apps.common import freezing, process_memory
 from apps.common.console import size
 from apps.common.data_config import TextData
 from apps.common.errors import BadRequest
 from apps.common.recipe import M3, DeepMomentum, DeltaGD, Muon, Recipe
+from tinycore.recompute import Policy
 
 if TYPE_CHECKING:
     from apps.common.command_line import Arguments
@@ -87,15 +88,15 @@ def read(arguments: Arguments) -> Budget | None:
 
 def predict(recipe: Recipe, place: Place, micro_batch: int, processes: int = 1) -> dict[str, int]:
     """Bytes of one of `processes` processes by kind, "total" last, training `recipe` at `micro_batch`."""
-    accumulated = micro_batch * processes < recipe.train.batch_size
+    accumulated = micro_batch * processes < recipe.train.batch_size  # the largest of the schedule
     counts = tinycore.count(recipe.model)
-    length, again = recipe.data.positions, recipe.train.recompute
-    found = counts.memory(micro_batch, length, place.product_bytes, accumulated, place.device, again)
+    length, again, trained = recipe.data.positions, recipe.train.policy, freezing.trained(recipe)
+    found = counts.memory(micro_batch, length, place.product_bytes, accumulated, place.device, again, trained)
     parts = {
         "weights": found.weights,
         "gradients": found.gradients,
         "optimizer": found.optimizer - _spared(recipe),
-        **({} if recipe.train.ema is None else {"average": 4 * counts.parameters}),
+        **({} if recipe.train.ema is None else {"average": 4 * trained}),
         "activations": found.activations,
         "temporaries": found.temporaries,
         "allocator": place.allocator(found.activations),
@@ -112,6 +113,7 @@ def _spared(recipe: Recipe) -> int:
         return 0
     with torch.device("meta"):
         model = tinycore.build(recipe.model)
+    freezing.freeze(model, recipe.train.freeze)
     hidden = [role for role in tinycore.optim.roles(model) if role.kind == "hidden"]
     elements = sum(role.parameter.numel() for role in hidden)
     if isinstance(config, DeltaGD):
@@ -131,7 +133,7 @@ def largest(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) ->
     """
     free = replace(recipe, train=replace(recipe.train, micro_batch=None))
     free.micro_batch(processes)  # refuses what does not divide
-    rows = recipe.train.batch_size // processes
+    rows = recipe.share_of_batches(processes)
     for micro_batch in range(rows, 0, -1):
         if rows % micro_batch == 0 and predict(recipe, place, micro_batch, processes)["total"] <= budget.bytes:
             return micro_batch
@@ -139,6 +141,31 @@ def largest(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) ->
         f"--memory {budget.text}: one sequence of {recipe.data.positions} tokens needs "
         f"{_rounded_up(predict(recipe, place, 1, processes)['total'])}; {_remedy(recipe, place, budget, processes)}"
     )
+
+
+def settled(recipe: Recipe, place: Place, room: int | None, budget: Budget | None, processes: int = 1) -> Recipe:
+    """`recipe` with a policy in place of `recompute: auto`: the one that computes least again of those whose prediction fits.
+
+    With a budget, which chooses the micro-batch too, one sequence has to fit it: a smaller micro-batch costs no computation.
+    Without, the recipe's micro-batch has to fit `room` bytes; if that is not known, nothing is computed again. If none fits,
+    the policy that needs least.
+    """
+    if recipe.train.recompute != "auto":
+        return recipe
+    candidates = [replace(recipe, train=replace(recipe.train, recompute=policy)) for policy in policies(recipe)]
+    limit = room if budget is None else budget.bytes
+    if limit is None:
+        return candidates[0]
+    rows = recipe.micro_batch(processes) if budget is None else 1
+    needed = [predict(candidate, place, rows, processes)["total"] for candidate in candidates]
+    fitting = (candidate for candidate, total in zip(candidates, needed, strict=True) if total <= limit)
+    return next(fitting, candidates[needed.index(min(needed))])
+
+
+def policies(recipe: Recipe) -> tuple[Policy, ...]:
+    """What may be computed again in the model, least first; `low_rank` keeps what only low-rank linears have."""
+    low_rank = recipe.model.cost(recipe.data.positions).low_rank > 0
+    return ("none", "low_rank", "layers") if low_rank else ("none", "layers")
 
 
 def within(recipe: Recipe, place: Place, budget: Budget, processes: int = 1) -> Recipe:

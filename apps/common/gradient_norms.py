@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
+
+from apps.common import sharding
+from apps.common.processes import World
 
 PREFIX = "grad_norm/"
 # the first that a part of the name is in decides
@@ -32,13 +34,14 @@ def groups(name: str) -> list[str]:
     return [*found, f"layer/{parts[1]}"] if parts[0] == "layers" else found
 
 
-def norms(parameters: Mapping[str, Tensor]) -> dict[str, float]:
-    """{grad_norm/GROUP: norm} of the gradients that `parameters`, by name, have."""
+def norms(parameters: Mapping[str, Tensor], world: World) -> dict[str, float]:
+    """{grad_norm/GROUP: norm} of the gradients that `parameters`, by name, have; a collective operation where those lie in
+    shards."""
     gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
     if not gradients:
         return {}
     squares: dict[str, float] = {}
-    sizes = torch.stack(torch._foreach_norm(list(gradients.values()))).tolist()  # one wait for the device
+    sizes = sharding.norms(world, list(gradients.values()))
     for name, size in zip(gradients, sizes, strict=True):
         for group in groups(name):
             squares[group] = squares.get(group, 0.0) + size * size

@@ -5,7 +5,7 @@ more than a tenth of them, and that is said; one given by name stays as it was g
 
 For minutes, the time of a run is what its parts take, each measured on this machine (apps.pretrain.pace):
 
-    steps x micro-batches a step x seconds of one + validations + checkpoints + samples + report
+    micro-batches of all steps x seconds of one + validations + checkpoints + samples + report
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from apps.common import dial, quantity
+from apps.common import dial, phases, quantity
 from apps.common.command_line import Arguments
 from apps.common.console import Console, short
 from apps.common.dial import Derived, Dial
@@ -84,7 +84,7 @@ def announce(turned: Dial | None, recipe: Recipe, derived: Sequence[Derived], co
         console.say(
             f"size {turned.name}: width {recipe.model.dim}, {layers} layers, {recipe.model.vocab_size:,} tokens of "
             f"vocabulary; {train.batch_size} rows of {length} a step, learning rate {recipe.optim.learning_rate:g}, "
-            f"{train.steps:,} steps = {short(train.steps * train.batch_size * length)} tokens (rules: --dry-run)"
+            f"{train.steps:,} steps = {short(phases.sequences(recipe) * length)} tokens (rules: --dry-run)"
         )
     else:
         for entry in derived:
@@ -93,18 +93,24 @@ def announce(turned: Dial | None, recipe: Recipe, derived: Sequence[Derived], co
 
 def with_tokens(recipe: Recipe, tokens: int, given: Sequence[Override] = ()) -> tuple[Recipe, tuple[Derived, ...]]:
     """`recipe` for a run of `tokens`, at least one step, and what that derived; `given` are the user's own values."""
-    step = recipe.train.batch_size * recipe.data.positions
-    rule = f"{tokens:,} tokens / ({recipe.train.batch_size} rows x {recipe.data.positions} tokens), rounded up"
-    return with_steps(recipe, max(1, math.ceil(tokens / step)), rule, given)
+    length = recipe.data.positions
+    rule = f"{tokens:,} tokens / ({_rows(recipe)} x {length} tokens), rounded up"
+    return with_steps(recipe, phases.steps_for(recipe, tokens / length), rule, given)
 
 
 def with_epochs(recipe: Recipe, rows: int, given: Sequence[Override] = ()) -> tuple[Recipe, tuple[Derived, ...]]:
     """`recipe` with the steps of `train.epochs` passes over `rows` rows, and what that derived."""
-    epochs, batch = recipe.train.epochs, recipe.train.batch_size
+    epochs = recipe.train.epochs
     if epochs is None:
         return recipe, ()
-    rule = f"{epochs:g} passes over {rows:,} rows, {batch} a step, rounded up"
-    return with_steps(recipe, max(1, math.ceil(epochs * rows / batch)), rule, given)
+    rule = f"{epochs:g} passes over {rows:,} rows, {_rows(recipe).replace(' rows', '')} a step, rounded up"
+    return with_steps(recipe, phases.steps_for(recipe, epochs * rows), rule, given)
+
+
+def _rows(recipe: Recipe) -> str:
+    """The rows of a step in words."""
+    scheduled = [entry.batch for entry in recipe.train.batch_schedule]
+    return f"{recipe.train.batch_size} rows" if not scheduled else f"{scheduled[0]} to {recipe.train.batch_size} rows"
 
 
 def with_steps(
@@ -143,7 +149,7 @@ def expected_seconds(recipe: Recipe, world: int, parameters: int, pace: Pace, st
     checkpoint = CHECKPOINT_SECONDS + 12 * parameters / CHECKPOINT_BYTES_PER_SECOND
     return (
         pace.start
-        + steps * recipe.accumulation(world) * pace.micro_batch
+        + phases.sequences(recipe, steps) // (recipe.micro_batch(world) * world) * pace.micro_batch
         + due(steps, train.validate_every, train.save_every) * pace.validation
         + saves * checkpoint
         + due(steps, train.sample_every) * pace.samples
@@ -183,7 +189,14 @@ def due(steps: int, *every: int) -> int:
 
 
 def rehearsed(recipe: Recipe, world: int) -> Recipe:
-    """`recipe` with steps of one micro-batch on every process: what `Pace.micro_batch` is measured on."""
+    """`recipe` with steps of one micro-batch of whole rows on every process: what `Pace.micro_batch` is measured on. Shorter
+    rows of a schedule take no longer."""
     micro_batch = recipe.micro_batch(world)
-    train: TrainConfig = replace(recipe.train, batch_size=micro_batch * world, micro_batch=micro_batch)
+    train: TrainConfig = replace(
+        recipe.train,
+        batch_size=micro_batch * world,
+        micro_batch=micro_batch,
+        batch_schedule=(),
+        length_schedule=(),
+    )
     return replace(recipe, train=train)

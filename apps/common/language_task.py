@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 import tinydata
+from apps.common import loaders
 from apps.common.data import Prepared
-from apps.common.data_config import TextData
 from apps.common.errors import BadRequest
 from apps.common.processes import World
 from apps.common.recipe import Recipe
@@ -43,21 +43,9 @@ class LanguageTask(Task):
             rank=world.index,
             world=world.size,
         )
-        if prepared.mixed:
-            assert isinstance(recipe.data, TextData)
-            self.loader: Any = tinydata.MixedLoader(
-                prepared.mixed,
-                recipe.data.shares(),
-                recipe.train.steps * recipe.train.batch_size,
-                recipe.data.positions,
-                recipe.micro_batch(world.size),
-                rank=world.index,
-                world=world.size,
-                seed=recipe.train.seed,
-                max_epochs=recipe.data.max_epochs,
-            )
-        else:
-            self.loader = load(prepared.train, seed=recipe.train.seed, labels=recipe.expert_labels())
+        self.loader: Any = loaders.text(
+            recipe, prepared, recipe.micro_batch(world.size), rank=world.index, world=world.size
+        )
         self.held_out = load(prepared.validation, seed=VALIDATION_ORDER)
         rows = recipe.train.validate_rows
         self.validator = Validator(world, self.held_out, rows)

@@ -27,7 +27,15 @@ from tinycore import optim
 
 
 def optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of the recipe over the model's parameters."""
+    """The optimizer of the recipe over the model's parameters, at rates for its width."""
+    made = _made(config, model)
+    if config.base_width is not None:
+        width: Any = model
+        optim.widened(made, model, width.config.dim / config.base_width)
+    return made
+
+
+def _made(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
     if isinstance(config, AdamW):
         shared: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
         if isinstance(config, DeltaGD):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from apps.common import tool_use
+from apps.common import loaders, tool_use
 from apps.common.generator import ModelGenerator
 from apps.common.language_task import LanguageTask, objective_of
 from apps.common.problem_config import AnsweredData
@@ -22,7 +22,7 @@ from apps.common.recipe import Recipe
 from apps.common.samples import Sampler
 from apps.common.validation import Validator
 from tinycore import Decoder
-from tinydata import ProblemLoader
+from tinydata import CurriculumLoader, ProblemLoader
 from tinyreason import Answers, final_answer
 
 
@@ -34,7 +34,9 @@ class ProblemTask(LanguageTask):
         assert isinstance(recipe.data, AnsweredData)
         self.data = recipe.data
         sizes = (prepared.tokenizer, recipe.data.positions, recipe.micro_batch(world.size), world.index, world.size)
-        self.loader = ProblemLoader(prepared.train, *sizes, seed=recipe.train.seed, packed=recipe.data.packed)
+        self.loader = loaders.problems(
+            recipe, prepared, recipe.micro_batch(world.size), rank=world.index, world=world.size
+        )
         self.held_out = ProblemLoader(prepared.validation, *sizes)
         rows = recipe.train.validate_rows
         self.validator, self.seen = Validator(world, self.held_out, rows), Validator(world, self.loader, rows)
@@ -51,6 +53,10 @@ class ProblemTask(LanguageTask):
         names = ["val_exact", *(f"val_exact/{label}" for label in self.labels)]
         pairs = zip(names, counts[::2], counts[1::2], strict=True)
         return found | {name: right / asked for name, right, asked in pairs if asked}
+
+    def logged(self) -> dict[str, Any]:
+        """With a curriculum the stage that the last row was of, from 1."""
+        return {"curriculum/stage": self.loader.stage + 1} if isinstance(self.loader, CurriculumLoader) else {}
 
     def seconds(self, model: Any, timed: Callable[[Callable[[], object]], float]) -> tuple[float, float]:
         """As of text, and the answers, timed on a few."""

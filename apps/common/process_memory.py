@@ -54,6 +54,11 @@ def peak_bytes() -> int:
     return _status("VmHWM") or speed.memory_bytes(torch.device("cpu"))
 
 
+def peak_bytes_of(process: int) -> int:
+    """The most memory the process of that number has held so far; 0 where the system does not say, or it has ended."""
+    return _kilobytes(Path(f"/proc/{process}/status"), "VmHWM") or 0
+
+
 def free_bytes(device: torch.device, processes: int = 1) -> int | None:
     """Memory that each of `processes` processes on this machine can still get; None where nobody says."""
     if device.type == "cuda":

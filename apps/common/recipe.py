@@ -6,17 +6,20 @@ with the key in front, to which the loader adds the path.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from apps.common.config_fields import below_one, described, not_negative, positive, share
 from apps.common.data_config import DataConfig, TextData, TrainedTokenizer
 from apps.common.lora import LoRA
+from apps.common.phase_config import BatchPhase, LengthPhase, grows
 from apps.common.puzzle_config import PuzzleData
 from apps.common.verdict_config import VerdictData
 from tinycore import ModelConfig
 from tinycore.config import ConfigError, Family, unknown
 from tinycore.ffns.experts import expert_names
+from tinycore.recompute import Policy
 
 _IN_PLACE = (
     "model.layers: no mixer sees later positions, and a puzzle is answered in place; "
@@ -72,12 +75,18 @@ class OptimConfig(Family):
     default: ClassVar[str | None] = "adamw"
     learning_rate: float = described("peak, per step", 1e-3)
     clip: float = described("largest norm of the gradient; larger ones are scaled down to it", 1.0)
+    base_width: int | None = described(
+        "model.dim that learning_rate was found with: at another width rates of matrices and logits are scaled so that it is "
+        "right there too (docs/width.md); null: they are not",
+        None,
+    )
     schedule: ScheduleConfig = field(
         default_factory=WarmupStableDecay, metadata={"help": "factor of the learning rate over the steps"}
     )
 
     def __post_init__(self) -> None:
         not_negative(self, "learning_rate")
+        positive(self, "base_width")
         if self.clip <= 0:
             raise ConfigError(f"clip: {self.clip} is not above 0")
 
@@ -201,13 +210,20 @@ class StopConfig:
         "end once the training loss, its mean since the last log line, is inside; null: do not look", None
     )
     patience: int | None = described(
-        "end after so many validations without more exact answers (val_exact), or, where there are none to count, without a "
-        "lower val_loss; null: do not look",
+        "end after so many validations without more exact answers (val_exact), or, where there are none to count, without "
+        "fewer bits per byte (val_bpb) or a lower val_loss; null: do not look",
         None,
+    )
+    band: float = described(
+        "for patience: an improvement no larger than this, in what it looks at (share, bits per byte, nats), counts as none",
+        0.0,
     )
 
     def __post_init__(self) -> None:
         positive(self, "patience")
+        not_negative(self, "band")
+        if self.band and self.patience is None:
+            raise ConfigError("band: is what patience overlooks; give patience too")
         if self.loss_band is not None and not 0 <= self.loss_band[0] < self.loss_band[1]:
             raise ConfigError(f"loss_band: {list(self.loss_band)} is not from a loss to a larger one")
 
@@ -259,6 +275,15 @@ class TrainConfig:
         None,
     )
     batch_size: int = described("sequences per optimizer step, over all processes", 32)
+    batch_schedule: tuple[BatchPhase, ...] = described(
+        "smaller batches first, [{until: 0.2, batch: 8}, ...]: until a share of the steps so many sequences; then batch_size",
+        (),
+    )
+    length_schedule: tuple[LengthPhase, ...] = described(
+        "shorter rows first, [{until: 0.3, length: 128}, ...]: until a share of the steps rows are cut into pieces of so many "
+        "tokens; then data.sequence_length",
+        (),
+    )
     micro_batch: int | None = described(
         f"sequences per forward on one process; null: the most that {MICRO_BATCH_TOKENS:,} tokens allow", None
     )
@@ -266,7 +291,8 @@ class TrainConfig:
         "of matrix products; auto: bf16 where it is fast; fp16: on CUDA, with a scaled loss", "auto"
     )
     ema: float | None = described(
-        "decay of an average of the weights, which is what is scored, sampled and used afterwards; null: none", None
+        "decay of an average of the weights, which is scored beside them, sampled and used afterwards; null: none",
+        None,
     )
     lora: LoRA | None = field(
         default=None,
@@ -279,9 +305,15 @@ class TrainConfig:
         default_factory=RepetitionConfig, metadata={"help": "losses against a model that repeats itself"}
     )
     seed: int = described("of the initial weights, the order of the data and the samples", 0)
+    sharding: Literal["none", "full"] = described(
+        "full: each of several processes holds a part of the weights, gradients and optimizer state (FSDP2); none: all of "
+        "them",
+        "none",
+    )
     compile: bool = described("torch.compile the model", False)
-    recompute: Literal["none", "layers", "low_rank"] = described(
-        "what the backward pass makes again, to save memory: none, whole layers, or all but products of low rank (CoLA-M)",
+    recompute: Literal["auto", "none", "layers", "low_rank"] = described(
+        "what the backward pass makes again, to save memory: none, whole layers, or all but products of low rank (CoLA-M); "
+        "auto: the least of them that is predicted to fit --memory or what is free",
         "none",
     )
     log_every: int = described("steps between lines of metrics.jsonl", 10)
@@ -314,7 +346,16 @@ class TrainConfig:
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ConfigError(f"ema: {self.ema} is not at least 0 and below 1")
         positive(self, "steps", "rollback_after", "batch_size", "micro_batch", "log_every", "validate_rows", "keep")
+        batches = [entry.batch for entry in self.batch_schedule]
+        grows("batch_schedule", self.batch_schedule, batches, self.batch_size, "batch_size")
         not_negative(self, "seed", "norms_every", "validate_every", "save_every", "sample_every")
+
+    @property
+    def policy(self) -> Policy:
+        """What is made again, once that is settled (apps/common/fit.py). Raises ValueError before."""
+        if self.recompute == "auto":
+            raise ValueError("recompute: auto is settled before anything is predicted or trained")
+        return self.recompute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +401,9 @@ class Recipe:
             self._check_puzzles(self.data)
         if isinstance(self.data, TextData):
             self._check_text(self.data)
+        self._check_lengths()
+        if self.optim.base_width is not None:
+            self._check_width(self.optim.base_width)
         if isinstance(self.data, VerdictData) and "value" not in self.model.heads:
             raise ConfigError("model.heads: verdicts are learned by a value head; add value: {}")
 
@@ -387,6 +431,31 @@ class Recipe:
             if name not in known:
                 raise unknown("data.experts", "expert of the model", name, known)
 
+    def _check_width(self, base: int) -> None:
+        if self.train.lora is not None:
+            raise ConfigError(
+                "optim.base_width: adapters have one rank at every width; leave one of base_width and lora out"
+            )
+        found = getattr(self.model.heads["lm"], "scale", None)
+        wanted = 1.0 if self.model.embed.tied else base / self.model.dim
+        if (1.0 if found is None else found) != wanted:
+            raise ConfigError(
+                f"model.heads.lm.scale: {found} does not go with optim.base_width {base} and model.dim {self.model.dim}, for "
+                f"which it is {wanted:g}; set it to null to follow them"
+            )
+
+    def _check_lengths(self) -> None:
+        entries, whole = self.train.length_schedule, self.data.positions
+        if entries and not isinstance(self.data, TextData):
+            raise ConfigError(
+                "train.length_schedule: cuts rows of running text, and these rows belong together; leave it out"
+            )
+        lengths = [entry.length for entry in entries]
+        grows("train.length_schedule", entries, lengths, whole, "data.sequence_length")
+        for length in lengths:
+            if whole % length:
+                raise ConfigError(f"train.length_schedule: {length} does not divide data.sequence_length {whole}")
+
     def expert_labels(self) -> dict[str, int] | None:
         """The number of the expert that each source's tokens are told to belong to; None where nothing is told."""
         if not isinstance(self.data, TextData) or not self.data.experts:
@@ -398,25 +467,30 @@ class Recipe:
     def micro_batch(self, processes: int = 1) -> int:
         """Sequences per forward on each of `processes` processes.
 
-        The recipe's own, or the largest divisor of its share of the batch that holds at most `MICRO_BATCH_TOKENS`.
+        The recipe's own, or the largest divisor of its share of every batch that holds at most `MICRO_BATCH_TOKENS`.
         Raises ConfigError where accumulation would not be a whole number of forwards.
         """
-        rows, rest = divmod(self.train.batch_size, processes)
-        micro = self.train.micro_batch
-        if rest:
-            raise ConfigError(
-                f"train.batch_size: {self.train.batch_size} sequences do not divide over {processes} processes"
-            )
+        rows, micro = self.share_of_batches(processes), self.train.micro_batch
         if micro is None:
             most = max(1, MICRO_BATCH_TOKENS // self.data.positions)
             return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
         if rows % micro:
             raise ConfigError(
                 f"train.micro_batch: {micro} does not divide the {rows} sequences a step of each of {processes} "
-                f"process{'es' if processes > 1 else ''} (train.batch_size {self.train.batch_size})"
+                f"process{'es' if processes > 1 else ''} (train.batch_size {self.train.batch_size}"
+                f"{', and what batch_schedule has before it' if self.train.batch_schedule else ''})"
             )
         return micro
 
+    def share_of_batches(self, processes: int = 1) -> int:
+        """What a micro-batch has to divide on each of `processes` processes: its share of the batch, with a schedule the
+        largest number that divides its share of every batch. Raises ConfigError for a batch that cannot be shared out."""
+        for batch in (self.train.batch_size, *(entry.batch for entry in self.train.batch_schedule)):
+            if batch % processes:
+                key = "batch_size" if batch == self.train.batch_size else "batch_schedule"
+                raise ConfigError(f"train.{key}: {batch} sequences do not divide over {processes} processes")
+        return math.gcd(self.train.batch_size, *(entry.batch for entry in self.train.batch_schedule)) // processes
+
     def accumulation(self, processes: int = 1) -> int:
-        """Forwards per optimizer step on each process."""
+        """Forwards per optimizer step on each process, once the batch is whole."""
         return self.train.batch_size // (self.micro_batch(processes) * processes)

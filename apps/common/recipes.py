@@ -92,8 +92,21 @@ def from_dict(mapping: Mapping[str, Any]) -> Recipe:
     resolved = dict(mapping)
     model, data = resolved.get("model"), resolved.get("data", {})
     if isinstance(model, Mapping) and isinstance(data, Mapping):
-        resolved["model"] = {**model, **_sizes(model, data)}
+        resolved["model"] = _transferred({**model, **_sizes(model, data)}, resolved.get("optim"))
     return load_strictly(Recipe, resolved, "")
+
+
+def _transferred(model: dict[str, Any], optim: object) -> dict[str, Any]:
+    """The model with the factor on its logits that `optim.base_width` asks for, where its head is its own and has none."""
+    base = optim.get("base_width") if isinstance(optim, Mapping) else None
+    width, heads, embed = model.get("dim"), model.get("heads", {"lm": {}}), model.get("embed", {})
+    lm = heads.get("lm") if isinstance(heads, Mapping) else None
+    tied = not isinstance(embed, Mapping) or embed.get("tied", True)
+    if not (isinstance(base, int) and isinstance(width, int) and base > 0 and width > 0 and isinstance(lm, Mapping)):
+        return model  # what is wrong with it is told by the loader
+    if tied or base == width or lm.get("scale") is not None:
+        return model
+    return {**model, "heads": {**heads, "lm": {**lm, "scale": base / width}}}
 
 
 def _sizes(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:

@@ -12,7 +12,7 @@ alike, so that resuming stays exact. A checkpoint is good if it was not saved am
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,13 @@ def last_good(root: Path) -> Path | None:
 
 
 def go_back(
-    run: RunDirectory, step: int, failed: int, before: Sequence[dict[str, Any]], batch_size: int
+    run: RunDirectory, step: int, failed: int, before: Sequence[dict[str, Any]], rows: Callable[[int, int], int]
 ) -> dict[str, Any]:
     """Cut the run, which is at `step`, back to its last good checkpoint: its path, and the event to be added to the lineage
     `before`.
 
     The main process only. Raises TrainingFailed where there is none or the run went back often enough; `failed` is the first
-    of the steps that came to nothing.
+    of the steps that came to nothing, `rows` how many rows are read from one step to before another.
     """
     path = last_good(run.checkpoints)
     if path is None or times(before) == MOST:
@@ -83,7 +83,7 @@ def go_back(
         "event": EVENT,
         "step": saved.step,
         "failed": failed,
-        "skipped_rows": (step - saved.step) * batch_size,
+        "skipped_rows": rows(saved.step, step),
         "learning_rate_factor": RATE ** (times(before) + 1),
     }
     return {"checkpoint": str(path), "event": event}

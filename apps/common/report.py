@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.common import files, plots, run_record
+from apps.common import files, phases, plots, run_record
 from apps.common.console import duration, size
 from apps.common.data_config import TextData
 from apps.common.plots import TRAIN, VALIDATION, Curve, Style
+from apps.common.recipe import Recipe
 from apps.common.run_record import RunRecord
 from tinycore.config import dump
 from tinycore.families import LOSS
@@ -44,7 +45,10 @@ def draw(record: RunRecord) -> list[tuple[str, str]]:
         plots.draw(record.path / "loss.png", loss, "Loss (nats per token)", logarithmic=True)
         plots.draw(record.path / "curve.png", loss, "Loss (nats per token)", logarithmic=True, size=(6.4, 3.2))
         drawn.append(("loss.png", "training loss as logged (faint) and smoothed, and validation loss"))
-    bits = [_curve(record, "validation", "val_bpb", VALIDATION)]
+    averaged = record.recipe.train.ema is not None
+    bits = [_curve(record, "validation, averaged weights" if averaged else "validation", "val_bpb", VALIDATION)]
+    if averaged:
+        bits.append(_curve(record, "validation, raw weights", "raw_val_bpb", TRAIN))
     if _any(bits):
         plots.draw(record.path / "bits_per_byte.png", bits, "Validation bits per byte")
         drawn.append(("bits_per_byte.png", "validation bits per byte of text"))
@@ -127,11 +131,13 @@ def _results(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("tokens trained on", f"{tokens:,} ({tokens / record.parameters:.1f} a parameter)"))
     for name, label, form in (
         ("val_bpb", "validation bits per byte", ".4f"),
+        ("raw_val_bpb", "validation bits per byte of the weights before averaging", ".4f"),
         ("val_loss", "validation loss", ".4f"),
         ("train_loss", "loss on trained rows, same measure", ".4f"),
         ("gap", "gap (validation - trained)", "+.4f"),
         ("val_accuracy", "validation accuracy", ".2%"),
         ("val_exact", "held-out puzzles solved", ".2%"),
+        ("raw_val_exact", "held-out puzzles solved by the weights before averaging", ".2%"),
         ("val_cells", "cells of held-out puzzles right", ".2%"),
         ("accuracy", "training accuracy, last line", ".2%"),
         ("loss", "training loss, last line", ".4f"),
@@ -150,7 +156,8 @@ def _results(record: RunRecord) -> list[tuple[str, str]]:
             rows.append((label, str(count)))
     best = record.status.get("best")
     if isinstance(best, dict) and "val_bpb" in best:
-        rows.append(("best checkpoint", f"step {best.get('step'):,}, {best['val_bpb']:.4f} bits per byte"))
+        raw = f" with averaged weights, {best['raw_val_bpb']:.4f} without" if "raw_val_bpb" in best else ""
+        rows.append(("best checkpoint", f"step {best.get('step'):,}, {best['val_bpb']:.4f} bits per byte{raw}"))
     return rows
 
 
@@ -165,13 +172,18 @@ def _recipe(record: RunRecord) -> list[tuple[str, str]]:
             f"{layers} layers ({mixers})" + (f", {calls} calls" if calls != layers else "") + f", {model.dim} wide",
         ),
         ("vocabulary", f"{model.vocab_size:,} tokens"),
-        ("batch", f"{train.batch_size} sequences of {recipe.data.positions} tokens"),
+        ("batch", f"{train.batch_size} sequences of {recipe.data.positions} tokens{_at_first(recipe)}"),
         ("optimizer", f"{optim.kind}, learning rate {optim.learning_rate:g}, {optim.schedule.kind} schedule"),
         ("seed", str(train.seed)),
         ("precision", train.precision),
         ("every value", "[recipe.yaml](recipe.yaml)"),
         ("again", f"`uv run apps/pretrain --recipe {record.path / 'recipe.yaml'} --out runs/again`"),
     ]
+
+
+def _at_first(recipe: Recipe) -> str:
+    said = phases.said(recipe)
+    return f"; at first {said}" if said else ""
 
 
 def _data(record: RunRecord) -> list[str]:

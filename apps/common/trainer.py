@@ -9,9 +9,9 @@ which for next-token cross-entropy is its sum over the window divided by the win
 the processes once, before the optimizer step: N processes compute what one computes with N times the accumulation.
 
 An objective is a generator of (losses, step): a backward pass at each yield, an optimizer step when every micro-batch
-of the window has reached a yield whose `step` is true. The learning rate is a pure function of the step and of how often
-the run went back. A step ends with, in this order, its log line, validation, samples and checkpoint: no checkpoint is ahead
-of its logs.
+of the window has reached a yield whose `step` is true. The rows of a window (apps/common/phases.py) are a pure function of
+the step, the learning rate one of the step and of how often the run went back. A step ends with, in this order, its log
+line, validation, samples and checkpoint: no checkpoint is ahead of its logs.
 
 An optimizer step whose loss or gradient is not finite does not take place, in any process; after some in a row the run goes
 back to its last good checkpoint (apps/common/recovery.py). So each step waits for the device once, to look at these two.
@@ -32,15 +32,27 @@ import torch
 from torch import Tensor, nn
 
 import tinycore
-from apps.common import checkpoints, gradient_norms, profiling, random_state, recovery, speed
+from apps.common import (
+    checkpoints,
+    gradient_norms,
+    patience,
+    phases,
+    profiling,
+    random_state,
+    recovery,
+    sharding,
+    speed,
+)
 from apps.common.checkpoints import Progress
 from apps.common.clock import Clock
+from apps.common.compiling import compile_layers
 from apps.common.console import Console, Steps
 from apps.common.health import Health
 from apps.common.lora import Adapters
 from apps.common.loss_scale import LossScale
 from apps.common.mirror import Mirror
 from apps.common.optimization import Factors
+from apps.common.phases import Windows
 from apps.common.processes import World
 from apps.common.recipe import Recipe
 from apps.common.recovery import NOT_FINITE
@@ -48,11 +60,11 @@ from apps.common.run_directory import RunDirectory
 from apps.common.signals import StopRequest
 from apps.common.tally import Tally
 from apps.common.task import Task
-from tinycore import Decoder, registers
+from tinycore import Decoder
 from tinycore.families import LOSS, Aux, add_aux
 from tinycore.optim import DistributedMuon, WeightAverage
 
-GRAPHS = 8  # of a layer for one shape: torch's own limit
+RAW = "raw_"  # before the name of a score: of the weights themselves, beside that of their average
 
 
 @dataclass(frozen=True)
@@ -100,44 +112,42 @@ class Trainer:
         adapters: Adapters | None = None,
         profile: bool = False,
     ) -> None:
-        """`model`, its `average` and its `adapters` lie on the world's device, `recipe.train` has precision and micro_batch
-        resolved; `run` and its `mirror` are given to the main process only. `progress` is where to go on from, after
+        """`model`, its `average` and its `adapters` lie on the world's device, `recipe.train` has precision, micro_batch and
+        recompute resolved; `run` and its `mirror` are given to the main process only. `progress` is where to go on from, after
         `elapsed` seconds. `profile`: record a few steps of this session."""
         self.recipe, self.settings, self.world, self.run_directory = recipe, recipe.train, world, run
         self.mirror, self.adapters, self.profile = mirror, adapters, profile
         self.console, self.model, self.optimizer, self.factors = console, model, optimizer, factors
         self.task, self.loader, self.progress, self.average = task, task.loader, progress, average
-        self.accumulation = recipe.accumulation(world.size)
+        self.windows = Windows(recipe, world.size)
         if progress.data:
             self.loader.load_state_dict(progress.data)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.peaks = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
-        model.recompute(self.settings.recompute)
+        model.recompute(self.settings.policy)
         self.forward = self._prepared(model)
         # of this step: statistics of the model's forward passes, and the objective's losses where it has several
         self.stats: Aux = {}
         self.tally = Tally(world, progress.recent)
         self.forward.register_forward_hook(self._remember)
+        self.rate = 0.0  # of this step, where width changes nothing
         self.norms: dict[str, float] = {}  # of this step's gradient by family and layer, where they are due
         self.health = Health(self.settings.spikes, progress.health)
         self.scale = LossScale(world.precision, progress.loss_scale)
-        self.clock = Clock(world, tinycore.count(recipe.model).flops_per_token(recipe.data.positions))
+        self.clock = Clock(world, self.windows.flops_per_token(progress.step))
         self.clock.start(progress.tokens, elapsed)
         self.ended: str | None = None  # why the run ends before its steps do
 
-    def _prepared(self, model: Decoder) -> nn.Module:
-        """The module that training calls: autocast by Accelerate, layers compiled on request, not wrapped for gradients.
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of the next step on this process."""
+        return self.windows.accumulation(self.progress.step)
 
-        Layers of one kind share one compiled graph, so compiling takes as long for 2 of them as for 30.
-        """
+    def _prepared(self, model: Decoder) -> nn.Module:
+        """The module that training calls: autocast by Accelerate, layers compiled on request, not wrapped for gradients."""
         if self.settings.compile:
-            if model.config.embed.register_slots:  # rows are as wide as their documents are many
-                config: Any = torch._dynamo.config
-                widths = registers.widths(self.recipe.data.positions)
-                config.recompile_limit = max(config.recompile_limit, GRAPHS * widths)
-            for layer in model.layers:
-                layer.compile(dynamic=False)
+            compile_layers(model, self.windows.lengths)
         return self.world.accelerator.prepare_model(model, evaluation_mode=True)
 
     def _remember(self, module: nn.Module, given: Any, out: tinycore.Output) -> None:
@@ -161,14 +171,16 @@ class Trainer:
         ):
             while self.progress.step < self.settings.steps:
                 self.progress.data = self.loader.state_dict()
+                self.clock.flops_per_token = self.windows.flops_per_token(self.progress.step)
                 with self.clock.waiting():
-                    window = [next(batches) for _ in range(self.accumulation)]
+                    window = self.windows.take(batches, self.progress.step)
                 counted = sum(batch.target_count for batch in window)
                 targets, stops = self.world.total(counted, stop.pending())
                 if stops:
                     saved = saved or self._save()
                     return self._outcome("stopped", saved)
-                taken = self._step(window, int(targets))
+                with self.world.contact():
+                    taken = self._step(window, int(targets))
                 recorded()
                 self.progress.step += 1
                 self.progress.data = self.loader.state_dict()
@@ -191,7 +203,7 @@ class Trainer:
         with contextlib.closing(self._batches()) as batches:
             while True:
                 start = time.perf_counter()
-                window = [next(batches) for _ in range(self.accumulation)]
+                window = self.windows.take(batches, self.progress.step)
                 (targets,) = self.world.total(sum(batch.target_count for batch in window))
                 self._step(window, int(targets))
                 speed.synchronize(self.world.device)
@@ -208,6 +220,7 @@ class Trainer:
         looking = self._norms_due(self.progress.step + 1)
         factors = self.factors(self.progress.step)
         rate_now = factors.rate * recovery.rate(self.progress.lineage)
+        self.rate = self.recipe.optim.learning_rate * rate_now
         for group, (rate, decay) in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"], group["weight_decay"] = rate * rate_now, decay * factors.decay
         device = self.world.device
@@ -230,8 +243,8 @@ class Trainer:
             self.world.sum_gradients(self.parameters)
             self.scale.unscale(self.parameters)
             if looking:
-                self.norms = gradient_norms.norms(self.named)
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.optim.clip)
+                self.norms = gradient_norms.norms(self.named, self.world)
+            norm = sharding.clip(self.world, self.parameters, self.recipe.optim.clip)
             mine, size = torch.stack([loss, norm.to(loss)]).tolist()
             total, broken = self.world.total(mine, not math.isfinite(size))  # the same in all processes
             if broken or not math.isfinite(total):
@@ -325,7 +338,7 @@ class Trainer:
             self.ended = f"the training loss {loss:.3f} is within {band[0]:g} and {band[1]:g}"
         metrics = {
             "loss": loss,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.rate,
             "grad_norm": float(norm),
             "accuracy": accuracy,
             **{name: mean for name, (mean, count) in sorted(means.items()) if count},
@@ -347,22 +360,26 @@ class Trainer:
     def _sound(self, scores: dict[str, Any]) -> bool:
         """Whether the weights are fit to be saved: they and what they score are finite."""
         numbers = [value for value in scores.values() if isinstance(value, float)]
-        return all(map(math.isfinite, numbers)) and recovery.finite(self.parameters)
+        return all(map(math.isfinite, numbers)) and sharding.finite(self.world, self.parameters)
 
     def _go_back(self) -> str:
         """Stand on the last good checkpoint again, behind the rows that led here (apps/common/recovery.py); its name."""
-        now, run, batch_size = self.progress, self.run_directory, self.settings.batch_size
+        now, run = self.progress, self.run_directory
         failed = now.step - max(self.health.in_a_row, 1) + 1
 
         def cut() -> dict[str, Any]:
             if run is None:
                 raise RuntimeError("only the main process goes back")
-            return recovery.go_back(run, now.step, failed, now.lineage, batch_size)
+            return recovery.go_back(
+                run, now.step, failed, now.lineage, lambda first, stop: phases.between(self.recipe, first, stop)
+            )
 
         answer = self.world.on_main(cut)
         path, event = Path(answer["checkpoint"]), answer["event"]
-        saved = recovery.restore(
-            path, self.world, self.model, self.optimizer, self.average, self.adapters, self.settings.steps
+        saved = sharding.restored(
+            self.world,
+            self._parts(),
+            lambda parts: recovery.restore(path, self.world, *parts, self.adapters, self.settings.steps),
         )
         now.health = self.health.row()
         recovery.stand_on(now, saved, event)
@@ -385,25 +402,18 @@ class Trainer:
         return path.name
 
     def _validate(self) -> dict[str, Any]:
-        with self.clock.paused("validation"), self._averaged():
-            metrics = self.task.validate(self.forward)
-        self.progress.latest = {"step": self.progress.step, **metrics, **self._patience(metrics)}
+        raw: dict[str, Any] = {}
+        with self.clock.paused("validation"):
+            if self.average is not None:
+                found = self.task.validate(self.forward)
+                raw = {RAW + name: value for name, value in found.items() if name.startswith("val_")}
+            with self._averaged():
+                metrics = self.task.validate(self.forward) | raw
+        waited = patience.kept(self.settings.stop, self.progress.latest or {}, metrics)
+        self.ended = patience.ended(self.settings.stop, waited) or self.ended
+        self.progress.latest = {"step": self.progress.step, **metrics, **waited}
         self._record({**metrics, **self.norms})
         return metrics
-
-    def _patience(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """The best of what patience looks at, and how many validations ago it was: kept with the latest, so in checkpoints."""
-        patience = self.settings.stop.patience
-        if patience is None:
-            return {}
-        score = metrics["val_exact"] if "val_exact" in metrics else -metrics["val_loss"]
-        before = self.progress.latest or {}
-        top = before.get("patience_best")
-        better = top is None or score > top
-        waited = 0 if better else before.get("patience_waited", 0) + 1
-        if waited >= patience:
-            self.ended = f"{waited} validations without a better one"
-        return {"patience_best": score if better else top, "patience_waited": waited}
 
     def _record(self, metrics: dict[str, Any], timing: dict[str, Any] | None = None) -> None:
         """Write to the logs and trackers; the main process only."""
@@ -418,19 +428,19 @@ class Trainer:
 
     def _sample(self) -> None:
         """The main process samples; the others meet it again at their next exchange."""
-        if self.run_directory is None:
-            return
-        with (
-            self.clock.paused("samples"),
-            self.world.accelerator.autocast(),
-            torch.compiler.set_stance("force_eager"),  # decoding has a new shape each step
-            self._averaged(),
-        ):
-            self.run_directory.append_samples(self.task.sample(self.model, self.progress.step))
+        with self.clock.paused("samples"), self._averaged():
+            model = sharding.gathered_model(self.world, self.model)
+            if self.run_directory is None:
+                return
+            with (
+                self.world.accelerator.autocast(),
+                torch.compiler.set_stance("force_eager"),  # decoding has a new shape each step
+            ):
+                self.run_directory.append_samples(self.task.sample(model, self.progress.step))
 
     def _save(self) -> str:
         """Write the checkpoint of this step; the main process writes what all of them hand it."""
-        if not recovery.finite(self.parameters):
+        if not sharding.finite(self.world, self.parameters):
             self.world.on_main(self._refuse)
         step = self.progress.step
         with self.clock.paused("checkpoint"):
@@ -442,17 +452,22 @@ class Trainer:
             scored = latest is not None and latest["step"] == step
             by = self.task.best_by
             if latest is not None and scored and (best is None or latest[by] < best.get(by, math.inf)):
-                self.progress.best = {"step": step, by: latest[by]}
+                names = [name for name in (by, RAW + by) if name in latest]
+                self.progress.best = {"step": step, **{name: latest[name] for name in names}}
             if isinstance(self.optimizer, DistributedMuon):
                 self.optimizer.consolidate_state_dict()
-            self.world.on_main(lambda: self._write(states))
+            parts = sharding.gathered(self.world, self._parts())
+            self.world.on_main(lambda: self._write(states, parts))
         return checkpoints.directory_of(step)
 
     def _refuse(self) -> None:
         good = recovery.last_good(self.run_directory.checkpoints) if self.run_directory else None
         raise recovery.failure(self.progress.step, good, recovery.times(self.progress.lineage))
 
-    def _write(self, states: list[bytes]) -> None:
+    def _parts(self) -> sharding.Parts:
+        return sharding.Parts(self.model, self.optimizer, self.average)
+
+    def _write(self, states: list[bytes], parts: sharding.Parts) -> None:
         run = self.run_directory
         if run is None:
             raise RuntimeError("only the main process writes")
@@ -462,11 +477,11 @@ class Trainer:
             checkpoints.save(
                 run,
                 replace(self.progress),
-                self.model,
-                self.optimizer,
+                parts.model,
+                parts.optimizer,
                 states,
                 self.task.save,
-                self.average,
+                parts.average,
                 self.adapters,
             )
         best_name = checkpoints.directory_of(best["step"]) if best else None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import tinycore
-from apps.common import freezing, horizon, optimization, random_state, recipes, speed, tasks
+from apps.common import freezing, horizon, optimization, phases, random_state, recipes, speed, tasks
 from apps.common.command_line import Request
 from apps.common.console import Console, duration, short
 from apps.common.dial import Derived
@@ -66,7 +66,7 @@ def fit_minutes(
         return recipe, ()
     derived: tuple[Derived, ...] = ()
     if request.dial is not None:
-        tokens = steps * recipe.train.batch_size * recipe.data.positions
+        tokens = phases.sequences(recipe, steps) * recipe.data.positions
         mapping, derived = request.dial.turn(tokens)
         turned = _turned(recipe, recipes.from_dict(mapping), world)
         if turned.micro_batch(world.size) != recipe.micro_batch(world.size):
@@ -89,7 +89,12 @@ def fit_minutes(
 
 def _turned(recipe: Recipe, turned: Recipe, world: World) -> Recipe:
     """`recipe` with what of `turned` depends on the horizon, resolved for this world; model and data do not."""
-    train = replace(turned.train, precision=recipe.train.precision, micro_batch=turned.micro_batch(world.size))
+    train = replace(
+        turned.train,
+        precision=recipe.train.precision,
+        micro_batch=turned.micro_batch(world.size),
+        recompute=recipe.train.recompute,
+    )
     return replace(recipe, optim=turned.optim, train=train)
 
 
@@ -129,7 +134,7 @@ def _measured(recipe: Recipe, prepared: Prepared, world: World, longest: float) 
     return Pace(
         micro_batch=typical,
         start=max(0.0, first - typical),
-        validation=validation,
+        validation=validation * (1 if recipe.train.ema is None else 2),  # the weights, and their average
         samples=samples,
     )
 

@@ -25,6 +25,7 @@ from apps.common import (
     random_state,
     recipes,
     run_directory,
+    sharding,
     tasks,
 )
 from apps.common.command_line import Request
@@ -54,6 +55,8 @@ def pretrain(request: Request, console: Console) -> int:
     if origin is not None:
         recipe = with_tokenizer_of(origin, recipe, console)
     _require_adaptable(recipe, request)
+    if recipe.train.sharding != "none":
+        sharding.require_possible(recipe, measured=_measured(recipe, request))
     left = freezing.trained(recipe)  # refuses patterns that match nothing before a run is made
     world = processes.start(request.device, recipe.train.precision, request.processes, recipe.train.trackers)
     try:
@@ -65,7 +68,7 @@ def pretrain(request: Request, console: Console) -> int:
             rows = tasks.task(recipe, prepared, world).loader.rows
             recipe, counted = horizon.with_epochs(recipe, rows, request.overrides)
             derived = horizon.updated(derived, counted)
-        if request.minutes is not None or (recipe.train.max_hours is not None and request.resume is None):
+        if _measured(recipe, request):
             recipe, fitted = fit_minutes(recipe, request, prepared, world, console, began)
             derived = horizon.updated(derived, fitted)
             if request.memory is not None:  # the dial may have turned the batch that the micro-batch has to divide
@@ -80,13 +83,18 @@ def pretrain(request: Request, console: Console) -> int:
         world.close()
 
 
+def _measured(recipe: Recipe, request: Request) -> bool:
+    """Whether the speed of a throw-away model decides how long the run is."""
+    return request.minutes is not None or (recipe.train.max_hours is not None and request.resume is None)
+
+
 def _require_adaptable(recipe: Recipe, request: Request) -> None:
     """Raises RunError where adapters were asked for and there is nothing to adapt, or nothing to measure them by."""
     if recipe.train.lora is None:
         return
     if request.init_from is None and request.resume is None:
         raise RunError("train.lora: adapts the weights of a trained model; give one with --init-from RUN")
-    if request.minutes is not None or (recipe.train.max_hours is not None and request.resume is None):
+    if _measured(recipe, request):
         given = "--minutes" if request.minutes is not None else "train.max_hours"
         raise RunError(f"train.lora: {given} measures the training of all weights; give --train.steps instead")
 
@@ -107,24 +115,28 @@ def _resolved(recipe: Recipe, world: World, request: Request, console: Console) 
 
 
 def _fitted(recipe: Recipe, world: World, request: Request, console: Console) -> Recipe:
-    """The recipe with the micro-batch of `--memory`; without it a warning where memory is short."""
+    """The recipe with what is recomputed settled and the micro-batch of `--memory`; without it a warning where memory is
+    short."""
 
-    def choose() -> int:
+    def choose() -> dict[str, Any]:
+        there = process_memory.free_bytes(world.device, world.local_size) if request.memory is None else None
+        where = fit.Place(world.device.type, world.precision, 0)
+        if request.memory is not None:
+            where = fit.place(world.device.type, world.precision)
+        chosen = fit.settled(recipe, where, there, request.memory, world.size)
+        if recipe.train.recompute == "auto":
+            console.say(f"recompute: {chosen.train.recompute} (auto)")
         if request.memory is None:
-            micro_batch = recipe.micro_batch(world.size)
-            there = process_memory.free_bytes(world.device, world.local_size)
-            warning = fit.shortage(
-                recipe, fit.Place(world.device.type, world.precision, 0), micro_batch, world.size, there
-            )
+            micro_batch = chosen.micro_batch(world.size)
+            warning = fit.shortage(chosen, where, micro_batch, world.size, there)
             if warning is not None:
                 console.warn(warning)
-            return micro_batch
-        where = fit.place(world.device.type, world.precision)
-        micro_batch = fit.largest(recipe, where, request.memory, world.size)
-        console.say(fit.said(fit.predict(recipe, where, micro_batch, world.size), micro_batch))
-        return micro_batch
+        else:
+            micro_batch = fit.largest(chosen, where, request.memory, world.size)
+            console.say(fit.said(fit.predict(chosen, where, micro_batch, world.size), micro_batch))
+        return {"micro_batch": micro_batch, "recompute": chosen.train.recompute}
 
-    return replace(recipe, train=replace(recipe.train, micro_batch=world.on_main(choose)))
+    return replace(recipe, train=replace(recipe.train, **world.on_main(choose)))
 
 
 def _train(
@@ -147,10 +159,13 @@ def _train(
             checkpoints.load_average(start.checkpoint, average)
         else:
             console.warn("the run kept no average of its weights so far; it begins with the weights as they are")
+    if recipe.train.sharding == "full":
+        sharding.shard(recipe, world, sharding.Parts(model, optimizer, average))
     parameters = tinycore.count(recipe.model).parameters
+    shards = ", in shards" if recipe.train.sharding == "full" and world.size > 1 else ""
     console.say(
         f"{freezing.said(parameters, left)} on {world.size} process{'es' if world.size > 1 else ''} "
-        f"({world.device.type}, {world.precision}), into {start.path}"
+        f"({world.device.type}, {world.precision}){shards}, into {start.path}"
     )
     if start.adapters is not None:
         console.say(start.adapters.summary())
@@ -205,7 +220,11 @@ def _train(
             "processes": world.size,
             "steps": outcome.progress.step,
             "tokens": outcome.progress.tokens,
-            **{name: value for name, value in (latest or {"val_bpb": None}).items() if name.startswith("val_")},
+            **{
+                name: value
+                for name, value in (latest or {"val_bpb": None}).items()
+                if name.startswith(("val_", "raw_"))
+            },
             "tokens_per_second": outcome.tokens_per_second,
             "seconds": outcome.seconds,
             "checkpoint": str(start.path / "checkpoints" / outcome.checkpoint),

@@ -1,13 +1,15 @@
 """Stands in for apps/pretrain where only the handling of its results is tested: it trains nothing and answers at once.
 
 Called as `--recipe FILE --out DIR --json --device D`. The recipe's learning rate says what happens: 0.5 the loss diverges,
-0.25 a refusal, 0.125 it kills itself, 0.0625 it prints no result; otherwise val_bpb is 1 + the learning rate. Each call
+0.25 a refusal, 0.125 it kills itself, 0.0625 it prints no result; otherwise val_bpb is 1 + the learning rate, or, where
+BEST_RATE is set, 1 + its distance to that in powers of two. A model of twice the feed-forward is half as fast. Each call
 adds a line, seed and learning rate, to the file that CALLS names; CALL_SECONDS is how long one takes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -35,4 +37,7 @@ if rate == 0.0625:
 run.mkdir()
 threads = int(os.environ["OMP_NUM_THREADS"])
 (run / "status.json").write_text(json.dumps({"environment": {"threads": threads, "torch": "9.9"}}))
-print(json.dumps({"val_bpb": 1 + rate, "tokens": 1000 + seed, "tokens_per_second": 500.0, "seconds": 2.0}))
+best, hidden = os.environ.get("BEST_RATE"), recipe["model"]["layers"][0]["ffn"]["hidden"]
+score = 1 + rate if best is None else 1 + abs(math.log2(rate / float(best))) + seed / 100
+found = {"val_bpb": score, "tokens": 1000 + seed, "tokens_per_second": 500.0 * 64 / hidden, "seconds": 2.0}
+print(json.dumps(found))

@@ -26,9 +26,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# what every child then has: torch's compiler is imported by its optimizers, matplotlib by the report
+# what every child then has: torch's compiler is imported by its optimizers, its shards by those that have some, matplotlib by
+# the report
 import torch
 import torch._dynamo
+import torch.distributed.fsdp
 from torch.distributed import TCPStore
 
 import apps.common.report  # noqa: F401

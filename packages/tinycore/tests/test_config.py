@@ -354,4 +354,6 @@ def test_a_model_config_is_its_plain_data() -> None:
     plain = config.to_dict()
     assert tinycore.ModelConfig.from_dict(json.loads(json.dumps(plain))) == config
     assert plain["norm"] == {"placement": "pre", "eps": 1e-5, "affine": True}
-    assert plain["heads"] == {"lm": {"chunk": None, "linear": None, "probabilities": "softmax", "weight": 1.0}}
+    assert plain["heads"] == {
+        "lm": {"chunk": None, "linear": None, "probabilities": "softmax", "weight": 1.0, "scale": None}
+    }

@@ -168,17 +168,20 @@ class Count:
         accumulated: bool = True,
         device: str = "cpu",
         recompute: Policy = "none",
+        trained: int | None = None,
     ) -> Memory:
         """Predicted peak of training on micro-batches of `rows` sequences of `length` tokens, on one process.
 
         `product_bytes`: 4 in float32, 2 under bf16 autocast; `accumulated`: a step has several micro-batches, so that
-        the gradients of the earlier ones are there; `device`: its type; `recompute`: what calls of layers keep. What the
+        the gradients of the earlier ones are there; `device`: its type; `recompute`: what calls of layers keep;
+        `trained`: the parameters that have gradients and moments, None: all (activations are then counted as for all). What the
         allocator and the process need beside tensors is not in it.
         """
         config, tokens = self.config, rows * length
         scope = replace(config.scope(), rows=rows, product_bytes=product_bytes, device=device, recompute=recompute)
         cost = config.cost(length, scope, config.depth.gradient_calls(config.size()), config.readings)
-        gradients = 4 * self.parameters
+        trained = self.parameters if trained is None else trained
+        gradients = 4 * trained
         kept = int(cost.saved_bytes(product_bytes) * tokens) + cost.held + scope.cast_bytes * cost.products
         head = max(head.workspace(scope, config.embed.tied, config.readings * tokens) for head in config.heads.values())
         before = gradients if accumulated else 0
@@ -192,7 +195,7 @@ class Count:
         }
         peak = max(moments, key=lambda moment: sum(moments[moment]))
         there, activations, temporaries = moments[peak]
-        optimizer = 8 * self.parameters + 4 * cost.delayed
+        optimizer = 8 * trained + 4 * cost.delayed
         return Memory(4 * self.parameters, there, optimizer, activations, temporaries, peak)
 
 

@@ -93,7 +93,7 @@ class FusedSession:
         head = parts.heads["lm"]
         weight = head.matrix(parts.embed)
         gain, self.floor = _scales(parts.norm, weight)
-        self.head = PackedLinear(weight * gain, rows)
+        self.head = PackedLinear(weight * (gain * head.scale), rows)
         layers = [_Weights(layer, rows) for layer in parts.layers]
         self.calls = [_Call(layers[site.layer]) for site in parts.depth.sites]
         router = parts.depth.router

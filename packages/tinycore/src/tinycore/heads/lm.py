@@ -1,4 +1,5 @@
-"""The next-token head: logits = W h, W (V, D) its own or the embedding's; cross-entropy in chunks of positions.
+"""The next-token head: logits = W h, W (V, D) its own or the embedding's; cross-entropy in chunks of positions. `scale` is a
+factor on them, for width transfer (`optim.width`).
 
 A head of its own may be parameterised as any linear (`linear: {kind: cola, rank: 64}`); with none named it is dense,
 whatever the model's other linears are. With `probabilities: stablemax` (`ops.stablemax`) all logits exist at once, in
@@ -43,13 +44,28 @@ class LanguageModelHead(Head):
 
         weight: float = field(default=1.0, metadata={"help": "factor on the loss in training, beside other heads'"})
 
+        scale: float | None = field(
+            default=None,
+            metadata={
+                "help": "factor on the logits; null = 1, or, untied in a recipe with optim.base_width, that over dim"
+            },
+        )
+
         def __post_init__(self) -> None:
+            if self.scale is not None and not self.scale > 0:
+                raise ConfigError(f"scale: {self.scale} is not positive")
             if not self.weight > 0:
                 raise ConfigError(f"weight: {self.weight} is not positive")
             if self.chunk is not None and self.chunk < 1:
                 raise ConfigError(f"chunk: {self.chunk} is not positive")
 
         def check(self, scope: Scope, tied: bool, causal: bool) -> None:
+            matrix = self.matrix
+            if self.scale is not None and not (isinstance(matrix, Dense.Config) and not matrix.bias):
+                raise ConfigError(
+                    "scale: is on the logits of one matrix, and this head is more than that (in a recipe, optim.base_width "
+                    "asks for it); make the head dense without a bias, or leave it out"
+                )
             if self.linear is not None and tied:
                 raise ConfigError(
                     "linear: the head is the embedding's matrix; set embed.tied to false, or leave it out"
@@ -89,11 +105,13 @@ class LanguageModelHead(Head):
                 earlier += cast * one
             loss, gradients = 2 * 4 * one, (4 + cast) * one + (4 + cast) * max(states, size)
             forward = cast * (size + states) + max(earlier + loss, gradients)
-            return 4 * tokens * scope.dim + max(forward, 4 * size)
+            scaled = 4 * tokens * width if self.scale is not None else 0
+            return 4 * tokens * scope.dim + scaled + max(forward, 4 * size)
 
     def __init__(self, config: Config, scope: Scope, tied: bool) -> None:
         super().__init__()
         self.chunk, self.probabilities, self.weight = config.chunk, config.probabilities, config.weight
+        self.scale = 1.0 if config.scale is None else config.scale
         gain = INITIAL_STD * scope.dim**0.5
         self.linear = None if tied else config.matrix.build(scope.dim, scope.vocab_size, gain)
         self.vocab_size = scope.vocab_size
@@ -119,14 +137,20 @@ class LanguageModelHead(Head):
         matrix = self.matrix(embed)
         if matrix is None:
             assert self.linear is not None
-            flat = hidden.flatten(0, 1)
+            flat = self.read(hidden).flatten(0, 1)
             return module_cross_entropy(flat, self.linear, wanted, self.chunk, self.vocab_size, weights)
-        flat = (hidden if self.linear is not None else embed.as_row(hidden)).flatten(0, 1)
+        flat = self.read(hidden if self.linear is not None else embed.as_row(hidden)).flatten(0, 1)
         return linear_cross_entropy(flat, matrix, wanted, self.chunk, weights)
 
     def logits(self, hidden: Tensor, embed: Any) -> Tensor:
         """(..., D) -> (..., V)."""
-        return F.linear(embed.as_row(hidden), embed.weight) if self.linear is None else self.linear(hidden)
+        if self.linear is None:
+            return F.linear(self.read(embed.as_row(hidden)), embed.weight)
+        return self.linear(self.read(hidden))
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """What the matrix is multiplied with: scaled logits are those of scaled states."""
+        return hidden if self.scale == 1.0 else hidden * self.scale
 
     def matrix(self, embed: Any) -> Tensor | None:
         """W (V, D), the embedding's if the head is tied to it; None where the head is more than a matrix."""

@@ -11,6 +11,7 @@ from tinycore.optim.muon import Muon, audit, muon
 from tinycore.optim.periodic import PeriodicAdamW
 from tinycore.optim.roles import Role, roles
 from tinycore.optim.schedules import constant, cosine, wsd
+from tinycore.optim.width import widened
 
 __all__ = [
     "M3",
@@ -35,5 +36,6 @@ __all__ = [
     "m3",
     "muon",
     "roles",
+    "widened",
     "wsd",
 ]

@@ -6,7 +6,8 @@ The factor gives U the root mean square that AdamW's steps have, so AdamW's lear
 matrices between channels inside the layers go this way, one by one where a module keeps several in one parameter;
 embeddings, heads, gates, tables and vectors take AdamW's steps (`roles` says which is which, `audit` prints it). Matrices
 of one shape are orthogonalised as one stack. `cautious` lets a weight decay only where the step also makes it smaller
-(arXiv 2411.16085 for steps).
+(arXiv 2411.16085 for steps). Of parameters in shards (FSDP2) one after another is gathered, and every process computes its
+whole step and keeps its own rows of it; momentum stays in shards.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from tinycore.optim.newton_schulz import Coefficients, orthogonalised
 from tinycore.optim.periodic import PeriodicAdamW
 from tinycore.optim.roles import Role, roles
+from tinycore.optim.sharded import gathered, is_sharded, whole
 
 RMS = 0.2  # of a step of AdamW, as Moonlight measured it
 DECAY = 0.1
@@ -70,20 +72,39 @@ class Muon(PeriodicAdamW):
             self.param_groups = groups
 
     def _step_of_matrices(self, group: dict[str, Any]) -> None:
-        alike: dict[tuple[Any, ...], list[Part]] = defaultdict(list)
+        found: list[Part] = []
         for parameter, parts in zip(group["params"], group["parts"], strict=True):
             if parameter.grad is None:
                 continue
-            momentum, (kept, due) = self._momentum(parameter), self._kept_of_matrices(parameter, parts)
-            tensors = (parameter, parameter.grad.contiguous(), momentum)
-            found = zip(*(matrices_of(tensor, parts) for tensor in tensors), strict=True)
-            for (weight, gradient, average), own in zip(found, kept, strict=True):
-                part = Part(*(_wide(tensor) for tensor in (weight, gradient, average)), own, due)
-                alike[(*part.weight.shape, weight.dtype, weight.device)].append(part)
+            momentum = self._momentum(parameter)
+            if is_sharded(parameter):
+                self._step_of_shards(parameter, momentum, parts, group)
+                continue
+            kept, due = self._kept_of_matrices(parameter, parts)
+            matrices = (_wide_matrices(tensor, parts) for tensor in (parameter, parameter.grad.contiguous(), momentum))
+            found += [Part(*three, own, due) for *three, own in zip(*matrices, kept, strict=True)]
+        self._step_of_parts(found, group)
+
+    def _step_of_parts(self, found: list[Part], group: dict[str, Any]) -> None:
+        """Matrices of one shape as one stack."""
+        alike: dict[tuple[Any, ...], list[Part]] = defaultdict(list)
+        for part in found:
+            alike[(*part.weight.shape, part.weight.dtype, part.weight.device)].append(part)
         for (rows, columns, *_), members in alike.items():
             at_once = max(1, STACK // (rows * columns))
             for first in range(0, len(members), at_once):
                 self._step_of_stack(members[first : first + at_once], group["lr"], group["weight_decay"])
+
+    def _step_of_shards(
+        self, parameter: Tensor, momentum: Tensor, parts: tuple[int, ...], group: dict[str, Any]
+    ) -> None:
+        """The step of one parameter that lies in shards; a collective operation."""
+        kept, due = self._kept(parameter)
+        assert parameter.grad is not None
+        gradient = whole(parameter.grad)
+        with gathered((parameter, momentum, *kept)) as (weight, average, *others):
+            matrices = (_wide_matrices(tensor, parts) for tensor in (weight, gradient, average, *others))
+            self._step_of_parts([Part(*found[:3], found[3:], due) for found in zip(*matrices, strict=True)], group)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         """The momentum in the state, which goes on by one step."""
@@ -104,7 +125,7 @@ class Muon(PeriodicAdamW):
         """What is kept of each matrix in the parameter: `_kept`, taken apart and laid as the matrices are."""
         kept, due = self._kept(parameter)
         count = len(matrices_of(parameter, parts))
-        apart = [[_wide(matrix) for matrix in matrices_of(tensor, parts)] for tensor in kept]
+        apart = [_wide_matrices(tensor, parts) for tensor in kept]
         return [tuple(matrices[i] for matrices in apart) for i in range(count)], due
 
     def _direction(self, members: list[Part]) -> Tensor:
@@ -128,6 +149,10 @@ class Muon(PeriodicAdamW):
 def _wide(matrix: Tensor) -> Tensor:
     """As it is or transposed: one stack for a shape and its transpose."""
     return matrix.mT if len(matrix) > matrix.shape[1] else matrix
+
+
+def _wide_matrices(tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
+    return [_wide(matrix) for matrix in matrices_of(tensor, parts)]
 
 
 def matrices_of(tensor: Tensor, parts: tuple[int, ...]) -> list[Tensor]:
