@@ -20,6 +20,8 @@ def test_public_names_exist() -> None:
         package, *path = name.split(".")
         found = importlib.import_module(package)
         for part in path:
+            if not hasattr(found, part):  # a module that nothing has imported yet
+                importlib.import_module(f"{found.__name__}.{part}")
             found = getattr(found, part)
 
 
