@@ -161,7 +161,7 @@ def test_time_is_not_measured_with_shards(sessions: Sessions, tiny_recipe: Path,
     argv = ["--recipe", str(tiny_recipe), *FULL, "--train.max_hours", "1", "--out", str(run)]
     (result,) = sessions([{"argv": argv, "world": 2}])
     assert result.codes == [2, 2]
-    assert result.err.startswith("error: train.sharding: time is not measured with shards")
+    assert "error: train.sharding: time is not measured with shards" in result.err
     assert not run.exists()
 
 

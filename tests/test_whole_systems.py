@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import tinycore
-from apps.bench import table_speed
 from apps.common import recipes, variants
 from tinycore import testing
 
@@ -62,4 +61,4 @@ def test_hope_is_self_modifying_memory_and_three_speeds() -> None:
 
 @pytest.mark.parametrize("purpose", ["train", "speed"])
 def test_every_variant_of_the_table_is_a_recipe(purpose: variants.Purpose) -> None:
-    assert {"plain", "cms", "jepa", "all", "hope"} <= set(variants.arms(table_speed.TABLES / "systems.yaml", purpose))
+    assert {"plain", "cms", "jepa", "all", "hope"} <= set(variants.arms(variants.find("ablate-systems"), purpose))

@@ -17,6 +17,7 @@ import tinycore
 from tinycore import testing
 from tinycore.optim import distributed_muon, muon
 from tinycore.optim.distributed_muon import owners
+from tinycore.testing import processes
 
 FFN = {"kind": "cms", "periods": [1, 2], "hidden": 12}  # with matrices that are updated once in two steps
 
@@ -93,12 +94,10 @@ def worker(rank: int, world: int, folder: str, tasks: tuple[Callable[[Path], Non
     torch.set_num_threads(1)
     meet, wait = f"file://{folder}/meet-{world}", datetime.timedelta(seconds=120)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world, timeout=wait)
-    try:
-        for task in tasks:
-            task(Path(folder))
-            dist.barrier()
-    finally:
-        dist.destroy_process_group()
+    for task in tasks:
+        task(Path(folder))
+        dist.barrier()
+    processes.leave(Path(folder), rank, world)
 
 
 @pytest.fixture(scope="module")

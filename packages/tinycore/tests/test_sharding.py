@@ -21,6 +21,7 @@ import tinycore
 from tinycore import objectives, testing
 from tinycore.optim import adam_atan2, adamw, m3, muon
 from tinycore.optim.sharded import gathered, is_sharded, like, local, whole
+from tinycore.testing import processes
 
 MODELS: dict[str, dict[str, Any]] = {
     "tied": {"embed": {"kind": "table", "tied": True}},
@@ -143,16 +144,14 @@ def worker(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     meet, wait = f"file://{folder}/meet-{world}", datetime.timedelta(seconds=120)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world, timeout=wait)
-    try:
-        for size in (world, world - 1):
-            group = dist.new_group(range(size))
-            if rank < size:
-                mesh = DeviceMesh.from_group(cast(dist.ProcessGroup, group), "cpu")
-                everything(Path(folder), mesh)
-                changed_inside(mesh)
-            dist.barrier()
-    finally:
-        dist.destroy_process_group()
+    for size in (world, world - 1):
+        group = dist.new_group(range(size))
+        if rank < size:
+            mesh = DeviceMesh.from_group(cast(dist.ProcessGroup, group), "cpu")
+            everything(Path(folder), mesh)
+            changed_inside(mesh)
+        dist.barrier()
+    processes.leave(Path(folder), rank, world)
 
 
 @pytest.fixture(scope="module")
