@@ -1,4 +1,4 @@
-"""The chunk bodies that a compiled graph uses on a CPU: the oracle's numbers with documents and states, and their limit."""
+"""The forward chunks of a compiled graph on a CPU: the oracle's numbers with documents and states, and their limit."""
 
 import pytest
 import torch

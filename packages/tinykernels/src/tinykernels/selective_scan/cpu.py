@@ -4,13 +4,13 @@ No tensor of shape (B, L, D, N) exists: one chunk of it, (K, B, N, D) with time 
 (sums over the N states are then sums of long vectors), lives in the cache and is walked in place. The forward
 keeps the state at each chunk's begin; the backward visits the chunks in reverse, recomputes the K states and
 walks the gradient back through them. A document begins where its decay is set to 0; its initial state then
-enters through the input term. In a graph that the caller compiles, whole chunks have `compiled` bodies.
+enters through the input term. In a graph that the caller compiles, forward chunks have a `compiled` body.
 """
 
 import torch
 
 from tinykernels.rows import Places, Rows, fold
-from tinykernels.selective_scan import compiled as bodies
+from tinykernels.selective_scan import compiled as compiled_chunk
 
 CHUNK = 16  # positions; also the spacing of the states that the backward pass restarts from
 
@@ -38,7 +38,7 @@ def forward(
     dtype = torch.promote_types(x.dtype, torch.float32)
     rows = fold(cu_seqlens, x.shape[0], x.shape[1], x.device)
     transition = A.to(dtype).t().contiguous()  # (N, D)
-    compiled = compiled and bodies.suits(transition, rows.count)
+    compiled = compiled and compiled_chunk.suits(transition, rows.count)
     initial = _initial(initial_state, rows.documents, transition)
     final = initial.clone()
     positions = x.shape[0] * x.shape[1]
@@ -58,17 +58,12 @@ def forward(
         )
         starts = rows.starts.between(begin, end)
         lasts = rows.lasts.between(begin, end)
-        whole = compiled and end - begin == CHUNK and (initial_state is None or not starts)
-        if whole and not lasts:
+        if compiled and end - begin == CHUNK and not lasts and (initial_state is None or not starts):
             keep = _keep(starts, x_chunk)
-            output, after = bodies.outputs(x_chunk, delta_chunk, transition, B_chunk, C_chunk, state, keep)
+            output, after = compiled_chunk.outputs(x_chunk, delta_chunk, transition, B_chunk, C_chunk, state, keep)
         else:
-            if whole:
-                keep = _keep(starts, x_chunk)
-                _, states = bodies.states(x_chunk, delta_chunk, transition, B_chunk, state, keep)
-            else:
-                buffers = (decays_buffer[: end - begin], states_buffer[: end - begin])
-                _, states = _states(x_chunk, delta_chunk, transition, B_chunk, state, starts, initial, buffers)
+            buffers = (decays_buffer[: end - begin], states_buffer[: end - begin])
+            _, states = _states(x_chunk, delta_chunk, transition, B_chunk, state, starts, initial, buffers)
             if lasts:
                 final[lasts.document] = states[lasts.time, lasts.row]
             output, after = _over_states(C_chunk, states), states[-1]  # (K, R, D)
@@ -94,14 +89,12 @@ def backward(
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     checkpoints: torch.Tensor,
-    compiled: bool = False,
 ) -> tuple[torch.Tensor, ...]:
     """Gradients of x, delta, A, B, C, D, z and the initial states, those of A, D and the states in float32 or
     wider. D's and z's are empty where there is no D or z."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     rows = fold(cu_seqlens, x.shape[0], x.shape[1], x.device)
     transition = A.to(dtype).t().contiguous()  # (N, D)
-    compiled = compiled and bodies.suits(transition, rows.count)
     checkpoints = checkpoints.view(-1, *transition.shape)
     initial = _initial(initial_state, rows.documents, transition)
     skip = None if D is None else D.to(dtype)
@@ -126,13 +119,8 @@ def backward(
         )
         starts = rows.starts.between(begin, end)
         state = checkpoints[index * rows.count : (index + 1) * rows.count]
-        whole = compiled and end - begin == CHUNK and (initial_state is None or not starts)
-        if whole:
-            keep = _keep(starts, x_chunk)
-            decays, states = bodies.states(x_chunk, delta_chunk, transition, B_chunk, state, keep)
-        else:
-            buffers = (decays_buffer[: end - begin], states_buffer[: end - begin])
-            decays, states = _states(x_chunk, delta_chunk, transition, B_chunk, state, starts, initial, buffers)
+        buffers = (decays_buffer[: end - begin], states_buffer[: end - begin])
+        decays, states = _states(x_chunk, delta_chunk, transition, B_chunk, state, starts, initial, buffers)
         if grad_rows is None:
             grad_output = torch.zeros_like(x_chunk)
         else:
@@ -147,28 +135,22 @@ def backward(
             grad_z[:, begin:end] = (grad_output * ungated * slope).transpose(0, 1)
             grad_output = grad_output * gate * sigmoid
         products = scratch[: end - begin]
-        ends = rows.lasts.between(begin, end if grad_final is not None else begin)
+        grad_C[:, begin:end] = _over_channels(grad_output, states, products)
+
+        # (K, R, N, D), becomes the gradient of the state
+        grads = torch.mul(C_chunk.unsqueeze(-1), grad_output.unsqueeze(2), out=grads_buffer[: end - begin])
+        lasts = rows.lasts.between(begin, end)
+        if lasts and grad_final is not None:
+            grads[lasts.time, lasts.row] += grad_final[lasts.document].transpose(1, 2).to(dtype)
         first_decays = decays[starts.time, starts.row]  # (P, N, D)
         decays[starts.time, starts.row] = 0
-        if whole and not ends:
-            grads, carry = bodies.state_gradients(C_chunk, grad_output, decays, carry)
-        else:
-            # (K, R, N, D), becomes the gradient of the state
-            grads = torch.mul(C_chunk.unsqueeze(-1), grad_output.unsqueeze(2), out=grads_buffer[: end - begin])
-            if grad_final is not None and ends:
-                grads[ends.time, ends.row] += grad_final[ends.document].transpose(1, 2).to(dtype)
-            grads[-1].add_(carry)
-            for step in range(end - begin - 1, 0, -1):
-                grads[step - 1].addcmul_(decays[step], grads[step])
-            carry = decays[0] * grads[0]
+        grads[-1].add_(carry)
+        for step in range(end - begin - 1, 0, -1):
+            grads[step - 1].addcmul_(decays[step], grads[step])
+        carry = decays[0] * grads[0]
 
         grad_input = _over_states(B_chunk, grads)  # (K, R, D), of delta * x
-        if whole:
-            grad_C[:, begin:end] = bodies.over_channels(grad_output, states).transpose(0, 1)
-            grad_B[:, begin:end] = bodies.over_channels(delta_chunk * x_chunk, grads).transpose(0, 1)
-        else:
-            grad_C[:, begin:end] = _over_channels(grad_output, states, products)
-            grad_B[:, begin:end] = _over_channels(delta_chunk * x_chunk, grads, products)
+        grad_B[:, begin:end] = _over_channels(delta_chunk * x_chunk, grads, products)
         grad_x_chunk = grad_input * delta_chunk
         if skip is not None:
             grad_x_chunk.addcmul_(grad_output, skip)
@@ -176,17 +158,13 @@ def backward(
         grad_x[:, begin:end] = grad_x_chunk.transpose(0, 1)
 
         # d decay / d (delta A) = decay: the gradient of delta * A is grads * decay * previous state
-        if whole:
-            exponents, through_A = bodies.exponent_gradients(transition, grads, decays, states, state)
-        else:
-            decays[1:].mul_(states[:-1])
-            decays[0].mul_(state)
-            if starts:
-                decays[starts.time, starts.row] = first_decays * initial[starts.document]
-                grad_initial[starts.document] = first_decays * grads[starts.time, starts.row]
-            exponents = decays.mul_(grads)  # (K, R, N, D)
-            through_A = torch.mul(exponents, transition, out=products).sum(2)
-        grad_input.mul_(x_chunk).add_(through_A)
+        decays[1:].mul_(states[:-1])
+        decays[0].mul_(state)
+        if starts:
+            decays[starts.time, starts.row] = first_decays * initial[starts.document]
+            grad_initial[starts.document] = first_decays * grads[starts.time, starts.row]
+        exponents = decays.mul_(grads)  # (K, R, N, D)
+        grad_input.mul_(x_chunk).add_(torch.mul(exponents, transition, out=products).sum(2))
         grad_delta[:, begin:end] = grad_input.transpose(0, 1)
         grad_A += exponents.mul_(delta_chunk.unsqueeze(2)).sum((0, 1))
     return (

@@ -207,9 +207,8 @@ def _backward(
     checkpoints: torch.Tensor,
     backend: str,
 ) -> tuple[torch.Tensor, ...]:
-    more = (True,) if backend == COMPILED else ()
     return _implementation(backend).backward(
-        grad_y, grad_final, x, delta, A, B, C, D, z, initial_state, cu_seqlens, checkpoints, *more
+        grad_y, grad_final, x, delta, A, B, C, D, z, initial_state, cu_seqlens, checkpoints
     )
 
 
