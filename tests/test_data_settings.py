@@ -16,6 +16,7 @@ import pytest
 import tinycore
 from apps.common import data, loaders, logs, practice, recipes, strict_yaml, synthetic_text, tasks
 from apps.common.console import Console
+from apps.common.data_config import TextData
 from apps.common.errors import BadRequest
 from apps.common.problems import PreparedProblems, Written
 from apps.common.recipe import Recipe
@@ -123,6 +124,30 @@ def test_duplicates_are_left_out_on_request_and_only_then_is_the_key_another(tmp
     # what determined the key before these settings existed still does, and nothing else
     wanted = [1, first.manifest["sources"], {"kind": "train", "vocab_size": 350}, 0.05, 0.05]
     assert first.key == hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_documents_like_evaluation_texts_are_left_out_and_counted(tmp_path: Path) -> None:
+    words = [f"w{number}" for number in range(4000)]
+    texts = [" ".join(words[20 * number : 20 * number + 20]) for number in range(200)]
+    file, tests = tmp_path / "texts.jsonl", tmp_path / "tests.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    # 13 words of text 3, all of text 7 in other letters, and 12 words of text 9, which are one too few
+    asked = [" ".join(texts[3].split()[4:17]), texts[7].upper(), f"{' '.join(texts[9].split()[:12])} and more"]
+    tests.write_text("".join(json.dumps({"text": text}) + "\n" for text in asked))
+    source = {"kind": "files", "path": str(file)}
+    plain = recipe_of(tmp_path, sources=[source])
+    clean = recipe_of(tmp_path, sources=[source], decontaminate=str(tests))
+    first, second = data.prepare(plain, QUIET), data.prepare(clean, QUIET)
+    assert first.key != second.key
+    assert sum(split["documents"] for split in first.manifest["splits"].values()) == 200
+    assert sum(split["documents"] for split in second.manifest["splits"].values()) == 198
+    assert second.manifest["skipped"] == {str(file): {data.CONTAMINATED: 2}}
+    tests.write_text(json.dumps({"text": texts[9]}) + "\n")  # other texts, other data
+    assert isinstance(clean.data, TextData)
+    assert data.key_of(clean.data) != second.key
+    tests.write_text(json.dumps({"text": "too short"}) + "\n")
+    with pytest.raises(BadRequest, match=r"data\.decontaminate: .* no text that is long enough"):
+        data.prepare(clean, QUIET)
 
 
 @pytest.mark.parametrize("generator", GENERATORS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,31 @@ def test_problems_are_split_and_what_is_too_long_is_counted(
     said = capsys.readouterr().err
     assert "left out 1 bad json" in said
     assert "left out 1 problems of more than 64 tokens" in said
+
+
+def test_long_problems_are_cut_on_request_and_learned_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "long.jsonl"
+    rows = [
+        {"question": f"Count to {n} from {n % 5}.", "answer": f"{' '.join(map(str, range(n)))}\n#### {n}"}
+        for n in range(10, 80)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def learned(**settings: Any) -> list[int]:
+        prepared = problems.prepare(ProblemData(path=str(file), **settings), 1024, Console(json=True))
+        assert max(len(problem.ids) for problem in prepared.train) <= settings["sequence_length"]
+        return [
+            token
+            for problem in prepared.train
+            for place, token in enumerate(problem.ids.tolist())
+            if place >= problem.prompt and not problem.given[place]
+        ]
+
+    assert sorted(learned(sequence_length=64, overlap=16)) == sorted(learned(sequence_length=4096))
+    said = capsys.readouterr().err
+    assert re.search(r"cut [1-9]\d* problems of more than 64 tokens into pieces", said)
+    with pytest.raises(tinycore.ConfigError, match="overlap: 64 is not between 1 and sequence_length less one"):
+        ProblemData(path=str(file), sequence_length=64, overlap=64)
 
 
 def test_annotations_may_become_calls(problem_file: Path) -> None:

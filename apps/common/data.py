@@ -38,10 +38,12 @@ from apps.common.recipe import Recipe
 from apps.common.spool import SPLITS, Spool, combined_hash
 from apps.common.synthetic_text import SyntheticText
 from tinycore.config import ConfigError, dump, unknown
-from tinydata import Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
+from tinydata import Decontamination, Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
+from tinydata.decontamination import ngram_set
 from tinydata.sources import EmbeddedCorpus, Files, Hub
 
 FORMAT = 1  # of the directory; part of the key
+CONTAMINATED = "with words of evaluation texts"
 MANIFEST = "manifest.json"
 
 
@@ -154,6 +156,8 @@ def _key(config: TextData, descriptions: list[dict[str, Any]]) -> str:
         determines.append(sorted(config.mixed_names) or ["*"])
     if config.deduplicate:
         determines.append("without duplicates")
+    if config.decontaminate is not None:
+        determines.append({"without": Files(config.decontaminate).description()})
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -227,14 +231,29 @@ def _spooled(config: TextData, sources: list[Source], place: Path, console: Cons
         return spool
     fractions = {"validation": config.validation, "test": config.test}
     spool = Spool(place, unique=config.deduplicate)
+    clean = _decontamination(config)
     with console.counting("reading documents") as counting:
         for source_config, source in zip(config.sources, sources, strict=True):
             limit = source_config.documents if isinstance(source_config, HubSource) else None
-            for document in itertools.islice(source.documents(), limit):
+            found = itertools.islice(source.documents(), limit)
+            for document in found if clean is None else clean.clean(found):
                 spool.add(document, split_of(document.text, fractions))
                 counting.advance()
-    spool.close(skipped={source.name: dict(source.skipped) for source in sources if source.skipped})
+    skipped = {source.name: dict(source.skipped) for source in sources if source.skipped}
+    for name, count in () if clean is None else clean.dropped.items():
+        skipped.setdefault(name, {})[CONTAMINATED] = count
+    spool.close(skipped=skipped)
     return spool
+
+
+def _decontamination(config: TextData) -> Decontamination | None:
+    """Leaves out documents that have words in a row in common with the texts of `data.decontaminate`."""
+    if config.decontaminate is None:
+        return None
+    ngrams = ngram_set(document.text for document in Files(config.decontaminate).documents())
+    if not ngrams:
+        raise BadRequest(f"data.decontaminate: {config.decontaminate} has no text that is long enough to be recognised")
+    return Decontamination(ngrams)
 
 
 def _mixed_names(config: TextData, names: list[str]) -> list[str]:

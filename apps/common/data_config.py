@@ -185,6 +185,9 @@ class TextData(DataConfig, kind="text"):
         metadata={"help": "passes over a source of the mixture that it gives at most, by its name"},
     )
     deduplicate: bool = described("leave out documents whose text came before, and count them", False)
+    decontaminate: str | None = described(
+        "file, folder or glob of evaluation texts: documents that share 13 words in a row with one are left out", None
+    )
     cache: str = described("folder of prepared data, one subfolder for each content", "data")
 
     @property

@@ -24,7 +24,11 @@ class AnsweredData:
     tokenizer: TokenizerConfig = field(
         default_factory=lambda: TrainedTokenizer(vocab_size=1024), metadata={"help": "what a token is"}
     )
-    sequence_length: int = described("tokens a row; longer problems are left out, and counted", 256)
+    sequence_length: int = described("tokens a row; longer problems are left out, and counted, or see overlap", 256)
+    overlap: int | None = described(
+        "cut longer problems and conversations into pieces with so many tokens in common, each learned once; null: leave out",
+        None,
+    )
     validation: float = described("share of the problems, chosen by hash of the question", 0.05)
     packed: bool = described("train on rows of as many problems as fit, each for itself; false: one a row", True)
     exact: int = described("held-out problems that are answered at each validation, to count exact matches", 64)
@@ -38,6 +42,8 @@ class AnsweredData:
         positive(self, "sequence_length", "answer_tokens")
         not_negative(self, "exact")
         below_one(self, "replay")
+        if self.overlap is not None and not 1 <= self.overlap < self.sequence_length:
+            raise ConfigError(f"overlap: {self.overlap} is not between 1 and sequence_length less one")
         if self.replay and not self.replay_from:
             raise ConfigError("replay_from: needs at least one source")
         if not 0 < self.validation <= 0.5:
@@ -97,6 +103,8 @@ class ExerciseData(AnsweredData, DataConfig, kind="exercises"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.overlap is not None:
+            raise ConfigError("overlap: exercises are answered whole; give sequence_length instead")
         positive(self, "problems")
         not_negative(self, "seed")
         share(self, "test", "again")

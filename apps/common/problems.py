@@ -26,6 +26,7 @@ from tinydata.special_tokens import SPECIAL_TOKENS
 from tinydata.synthetic.chance import Chance
 from tinydata.synthetic.exercise import Exercise, Form
 from tinydata.synthetic.exercises import KINDS, exercises
+from tinydata.windows import split_long
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def prepare(data: AnsweredData, vocab_size: int, console: Console) -> PreparedPr
         for side, found in sides.items()
     }
     fitting = _fitting(name, data, rows, console)
-    train, held_out = ([rows[side][index] for index in fitting[side]] for side in ("train", "validation"))
+    train, held_out = _pieces(data, rows["train"], fitting), [rows["validation"][n] for n in fitting["validation"]]
     kept = [sides["validation"][index] for index in fitting["validation"]]
     if isinstance(data, ExerciseData) and data.curriculum is not None:
         texts = [sides["train"][index] for index in fitting["train"]]
@@ -97,7 +98,7 @@ def _chats(data: ChatData, vocab_size: int, console: Console) -> PreparedProblem
     tokenizer = chats.with_template(_tokenizer(data, texts, vocab_size), data)
     rows = {side: chats.encoded(found, tokenizer, data) for side, found in sides.items()}
     fitting = _fitting(name, data, rows, console)
-    train, held_out = ([rows[side][index] for index in fitting[side]] for side in ("train", "validation"))
+    train, held_out = _pieces(data, rows["train"], fitting), [rows["validation"][n] for n in fitting["validation"]]
     return PreparedProblems(tokenizer, with_replay(data, train, tokenizer, console), held_out, [])
 
 
@@ -120,11 +121,23 @@ def _fitting(
             raise BadRequest(
                 f"data.sequence_length: every problem of the {side} split is longer than {data.sequence_length}"
             )
-    left_out = sum(len(encoded) - len(found[side]) for side, encoded in rows.items())
-    if left_out:
+    long = {side: len(encoded) - len(found[side]) for side, encoded in rows.items()}
+    cut = 0 if data.overlap is None else long["train"]
+    if cut:
+        console.say(f"{name}: cut {cut:,} problems of more than {data.sequence_length} tokens into pieces")
+    if left_out := sum(long.values()) - cut:
         console.say(f"{name}: left out {left_out:,} problems of more than {data.sequence_length} tokens")
     console.say(f"{name}: {len(found['train']):,} problems to train on, {len(found['validation']):,} held out")
     return found
+
+
+def _pieces(
+    data: AnsweredData, rows: Sequence[EncodedProblem], fitting: Mapping[str, Sequence[int]]
+) -> list[EncodedProblem]:
+    """What is trained on: the problems that fit, and of `data.overlap` the others in pieces."""
+    if data.overlap is None:
+        return [rows[index] for index in fitting["train"]]
+    return split_long(rows, data.sequence_length, data.overlap)
 
 
 def generated(data: ExerciseData, side: Split, seed: int | None = None) -> Iterator[Exercise]:

@@ -22,6 +22,7 @@ from apps.common.synthetic_check import needle_fault, notes_fault, scratchpad_fa
 from tinydata import CHAT_FORMATS, Document, SourceError, share_think
 from tinydata.synthetic.arithmetic import MAX_STEPS
 from tinydata.synthetic.arithmetic_phrases import Language
+from tinydata.synthetic.asked_stories import asked_stories
 from tinydata.synthetic.chance import Chance
 from tinydata.synthetic.dialogue_check import dialogue_fault
 from tinydata.synthetic.dialogues import DIALOGUE_KINDS, MAX_TURNS, dialogues
@@ -32,8 +33,11 @@ from tinydata.synthetic.logic import LOGIC_KINDS, MAX_HOPS, LogicKind, logic
 from tinydata.synthetic.logic_check import logic_fault
 from tinydata.synthetic.needle import needle
 from tinydata.synthetic.noted_stories import noted_stories
+from tinydata.synthetic.refinement import refinements
+from tinydata.synthetic.refinement_check import refinement_fault
 from tinydata.synthetic.scratchpads import LABELS, TASKS, scratchpads
 from tinydata.synthetic.stories import stories
+from tinydata.synthetic.story_check import story_fault
 
 GeneratorName = Literal[
     "word_problems",
@@ -46,6 +50,8 @@ GeneratorName = Literal[
     "scratchpads",
     "needle",
     "stories",
+    "asked_stories",
+    "refinements",
 ]
 Levels = tuple[int, int]
 Judged = tuple[str, str | None]  # a text, and what is wrong with it
@@ -130,6 +136,17 @@ def _stories(seed: int, count: int, language: Language, levels: Levels) -> Itera
         yield document.text, None
 
 
+def _asked_stories(seed: int, count: int, language: Language, levels: Levels) -> Iterator[Judged]:
+    for made in asked_stories(seed, count):
+        text = made.document.text
+        yield text, story_fault(text)
+
+
+def _refinements(seed: int, count: int, language: Language, levels: Levels) -> Iterator[Judged]:
+    for made in refinements(seed, count, "hand", ("words",), language, levels):
+        yield f"{made.prompt}{made.better}", refinement_fault(made.prompt, made.better)
+
+
 GENERATORS: MappingProxyType[str, Generator] = MappingProxyType(
     {
         "word_problems": Generator(
@@ -194,6 +211,22 @@ GENERATORS: MappingProxyType[str, Generator] = MappingProxyType(
         ),
         "stories": Generator(
             "tiny stories", _stories, "nothing", (1, 1), (1, 1), spanish=False, tags=False, checked=False
+        ),
+        "asked_stories": Generator(
+            "stories with the dialogue, twist, moral and words that their first line asks for",
+            _asked_stories,
+            "nothing",
+            (1, 1),
+            (1, 1),
+            spanish=False,
+            tags=False,
+        ),
+        "refinements": Generator(
+            "word problems with an attempt, three of four wrong, and the better answer",
+            _refinements,
+            "calculations",
+            (1, MAX_STEPS),
+            (1, MAX_STEPS),
         ),
     }
 )
