@@ -113,7 +113,7 @@ def test_a_temperature_mixes_by_the_sizes_that_there_are(tmp_path: Path) -> None
 def test_duplicates_are_left_out_on_request_and_only_then_is_the_key_another(tmp_path: Path) -> None:
     texts = [f"Text {index}: {'la ' * (index % 5)}{index}" for index in range(200)]
     file = tmp_path / "texts.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, *texts[:30], texts[3]]))
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, *texts[:30], texts[3].upper()]))
     source = {"kind": "files", "path": str(file)}
     plain, unique = recipe_of(tmp_path, sources=[source]), recipe_of(tmp_path, sources=[source], deduplicate=True)
     first, second = data.prepare(plain, QUIET), data.prepare(unique, QUIET)
@@ -148,6 +148,19 @@ def test_documents_like_evaluation_texts_are_left_out_and_counted(tmp_path: Path
     tests.write_text(json.dumps({"text": "too short"}) + "\n")
     with pytest.raises(BadRequest, match=r"data\.decontaminate: .* no text that is long enough"):
         data.prepare(clean, QUIET)
+
+
+def test_a_dataset_is_named_by_the_catalog(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, sources=[{"kind": "catalog", "name": "orca-math", "revision": "abc", "documents": 7}])
+    assert isinstance(recipe.data, TextData)
+    described = data.source_of(recipe.data.sources[0]).description()
+    assert (described["name"], described["licence"]) == ("microsoft/orca-math-word-problems-200k", "MIT")
+    assert (described["column"], described["revision"]) == (["question", "answer"], "abc")
+    fewer = recipe_of(tmp_path, sources=[{"kind": "catalog", "name": "orca-math", "revision": "abc", "documents": 6}])
+    assert isinstance(fewer.data, TextData)
+    assert data.key_of(fewer.data) != data.key_of(recipe.data)
+    with pytest.raises(tinycore.ConfigError, match=r"name: unknown dataset 'orca_math'; did you mean 'orca-math'\?"):
+        recipe_of(tmp_path, sources=[{"kind": "catalog", "name": "orca_math"}])
 
 
 @pytest.mark.parametrize("generator", GENERATORS)

@@ -15,7 +15,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from apps.common import files
 from apps.common.console import Console, Counting, duration, short
 from apps.common.data_config import (
+    CatalogSource,
     EmbeddedSource,
     FilesSource,
     HubSource,
@@ -38,9 +39,9 @@ from apps.common.recipe import Recipe
 from apps.common.spool import SPLITS, Spool, combined_hash
 from apps.common.synthetic_text import SyntheticText
 from tinycore.config import ConfigError, dump, unknown
-from tinydata import Decontamination, Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
+from tinydata import Decontamination, Deduplication, Document, ShardSet, Tokenizer, pack, split_of, train_tokenizer
 from tinydata.decontamination import ngram_set
-from tinydata.sources import EmbeddedCorpus, Files, Hub
+from tinydata.sources import EmbeddedCorpus, Files, Hub, catalog
 
 FORMAT = 1  # of the directory; part of the key
 CONTAMINATED = "with words of evaluation texts"
@@ -128,6 +129,8 @@ def source_of(config: SourceConfig) -> Source:
             data_files=config.data_files,
             revision=config.revision,
         )
+    if isinstance(config, CatalogSource):
+        return catalog.source(config.name, revision=config.revision)
     if isinstance(config, SyntheticSource):
         return SyntheticText(
             config.generator, config.documents, config.seed, config.language, config.sizes, config.name
@@ -143,8 +146,13 @@ def key_of(config: TextData) -> str:
 
 def _description(config: SourceConfig, source: Source) -> dict[str, Any]:
     """What determines the source's documents; a limit on their number is ours, not the source's."""
-    limit = {"documents": config.documents} if isinstance(config, HubSource) and config.documents else {}
-    return {**source.description(), **limit}
+    limit = _limit(config)
+    return {**source.description(), **({} if limit is None else {"documents": limit})}
+
+
+def _limit(config: SourceConfig) -> int | None:
+    """How many documents are read at most of a source that has no number of its own."""
+    return config.documents if isinstance(config, HubSource | CatalogSource) else None
 
 
 def _key(config: TextData, descriptions: list[dict[str, Any]]) -> str:
@@ -204,7 +212,7 @@ def _make(
                 },
                 "split_shares": fractions,
                 "splits": splits,
-                **({"duplicates": spool.duplicates} if config.deduplicate else {}),
+                **({"duplicates": spool.facts["duplicates"]} if config.deduplicate else {}),
             }
             files.write_json(building / MANIFEST, manifest)
     except Exception:
@@ -214,7 +222,7 @@ def _make(
     for name, reasons in spool.facts["skipped"].items():
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
         console.say(f"{name}: left out {counts}")
-    for name, count in spool.duplicates.items():
+    for name, count in spool.facts["duplicates"].items():
         console.say(f"{name}: left out {count:,} documents that were there before")
     train = splits["train"]
     console.say(
@@ -230,19 +238,19 @@ def _spooled(config: TextData, sources: list[Source], place: Path, console: Cons
         console.say(f"going on with {sum(spool.documents.values()):,} documents that were read before ({place})")
         return spool
     fractions = {"validation": config.validation, "test": config.test}
-    spool = Spool(place, unique=config.deduplicate)
-    clean = _decontamination(config)
+    spool = Spool(place)
+    clean, once = _decontamination(config), Deduplication() if config.deduplicate else None
     with console.counting("reading documents") as counting:
         for source_config, source in zip(config.sources, sources, strict=True):
-            limit = source_config.documents if isinstance(source_config, HubSource) else None
-            found = itertools.islice(source.documents(), limit)
-            for document in found if clean is None else clean.clean(found):
+            found: Iterable[Document] = itertools.islice(source.documents(), _limit(source_config))
+            found = found if clean is None else clean.clean(found)
+            for document in found if once is None else once.unique(found):
                 spool.add(document, split_of(document.text, fractions))
                 counting.advance()
     skipped = {source.name: dict(source.skipped) for source in sources if source.skipped}
     for name, count in () if clean is None else clean.dropped.items():
         skipped.setdefault(name, {})[CONTAMINATED] = count
-    spool.close(skipped=skipped)
+    spool.close(skipped=skipped, duplicates={} if once is None else once.dropped)
     return spool
 
 

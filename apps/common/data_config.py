@@ -13,8 +13,9 @@ from typing import ClassVar, Literal
 from apps.common.config_fields import described, not_negative, positive, share
 from apps.common.mixture_config import MixtureStage, WeightConfig, staged
 from apps.common.synthetic_text import GENERATORS, GeneratorName
-from tinycore.config import ConfigError, Family
+from tinycore.config import ConfigError, Family, unknown
 from tinydata.mixture import Mixture, MixtureError, temperature_weights
+from tinydata.sources.catalog import CATALOG
 from tinydata.special_tokens import SPECIAL_TOKENS
 
 BYTES_AND_SPECIALS = 256 + len(SPECIAL_TOKENS)  # with so many tokens nothing is merged: text is bytes
@@ -59,6 +60,20 @@ class HubSource(SourceConfig, kind="hub"):
 
     def __post_init__(self) -> None:
         positive(self, "documents")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogSource(SourceConfig, kind="catalog"):
+    """A dataset of the hub that tinydata knows, with its columns and its licence (tinydata.sources.catalog)."""
+
+    name: str = described("short name, such as tinystories, finemath or smoltalk")
+    revision: str | None = described("branch, tag or commit; a commit makes the run repeatable", None)
+    documents: int | None = described("read at most this many documents; null: all", None)
+
+    def __post_init__(self) -> None:
+        positive(self, "documents")
+        if self.name not in CATALOG:
+            raise unknown("name", "dataset", self.name, CATALOG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +199,9 @@ class TextData(DataConfig, kind="text"):
         default_factory=dict,
         metadata={"help": "passes over a source of the mixture that it gives at most, by its name"},
     )
-    deduplicate: bool = described("leave out documents whose text came before, and count them", False)
+    deduplicate: bool = described(
+        "leave out documents whose text came before, but for case and white space, and count them", False
+    )
     decontaminate: str | None = described(
         "file, folder or glob of evaluation texts: documents that share 13 words in a row with one are left out", None
     )

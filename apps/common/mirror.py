@@ -20,7 +20,7 @@ from typing import Any
 from apps.common import mirror_directory
 from apps.common.checkpoints import Progress
 from apps.common.console import Console
-from apps.common.data_config import EmbeddedSource, FilesSource, HubSource, TextData, TokenizerFile
+from apps.common.data_config import CatalogSource, EmbeddedSource, FilesSource, HubSource, TextData, TokenizerFile
 from apps.common.mirror_directory import MirrorDirectory, Snapshot
 from apps.common.puzzle_config import ArcData
 from apps.common.recipe import Recipe
@@ -197,7 +197,7 @@ def needed_elsewhere(recipe: Recipe) -> list[str]:
     for index, source in enumerate(recipe.data.sources):
         if isinstance(source, FilesSource):
             needs.append(f"{source.path} (data.sources.{index}.path)")
-        elif isinstance(source, HubSource):
+        elif isinstance(source, HubSource | CatalogSource):
             needs.append(f"the dataset {source.name}")
         elif isinstance(source, EmbeddedSource) and {"code", "prose"} & set(source.parts):
             needs.append(f"Python {platform.python_version()}, whose files are in the corpus")

@@ -40,19 +40,16 @@ class _Part:
 class Spool:
     """Documents of each split on disk, as JSON lines: the sources, which may be a network away, are read once.
 
-    unique: leave out texts that were added before, which `duplicates` counts by source. facts: what whoever closed it wanted to
-    be remembered.
+    facts: what whoever closed it wanted to be remembered.
     """
 
-    def __init__(self, directory: Path, unique: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         """An empty one; what is in the directory goes."""
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self.directory = directory
         self.documents = dict.fromkeys(SPLITS, 0)
-        self.duplicates: dict[str, int] = {}
         self.facts: dict[str, Any] = {}
-        self._seen: set[bytes] | None = set() if unique else None
         self._parts: dict[str, _Part] = {}
         self._closed: dict[str, dict[str, Any]] = {}
         self._files: dict[str, BinaryIO] = {}
@@ -66,24 +63,17 @@ class Spool:
             told = files.read_json(directory / FACTS)
             if all((directory / split).stat().st_size == told["sizes"][split] for split in SPLITS):
                 spool = Spool.__new__(Spool)
-                spool.directory, spool.documents, spool.duplicates = directory, told["documents"], told["duplicates"]
+                spool.directory, spool.documents = directory, told["documents"]
                 spool.facts, spool._closed, spool._files = told["facts"], told["parts"], {}
                 return spool
         return None
 
     def add(self, document: Document, split: str) -> None:
         """Append `document` to `split`."""
-        text = document.text.encode()
-        if self._seen is not None:
-            digest = hashlib.blake2b(text, digest_size=16).digest()
-            if digest in self._seen:
-                self.duplicates[document.source] = self.duplicates.get(document.source, 0) + 1
-                return
-            self._seen.add(digest)
         record = [document.text, document.source, document.allow_special]
         self._files[split].write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self.documents[split] += 1
-        self._parts.setdefault(document.source, _Part()).add(text)
+        self._parts.setdefault(document.source, _Part()).add(document.text.encode())
 
     def close(self, **facts: Any) -> None:
         """No more documents come; `read` may begin."""
@@ -92,7 +82,6 @@ class Spool:
             sizes[split] = file.tell()
             file.close()
             files.flush(self.directory / split)
-        self._seen = None
         self.facts = facts
         self._closed = {
             name: {"documents": part.documents, "bytes": part.size, "sha256": part.digest.hexdigest()}
@@ -102,7 +91,6 @@ class Spool:
             "documents": self.documents,
             "sizes": sizes,
             "parts": self._closed,
-            "duplicates": self.duplicates,
             "facts": facts,
         }
         files.write_json(self.directory / FACTS, told)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinydata.batch import Batch
 from tinydata.curriculum import Curriculum
-from tinydata.problem_loader import EncodedProblem, ProblemLoader, best_fit
+from tinydata.problem_loader import EncodedProblem, ProblemLoader, full_rows
 from tinydata.tokenizer import Tokenizer
 
 _BLOCK = 2**16  # rows of a run that are counted at once
@@ -55,7 +55,7 @@ class CurriculumLoader(ProblemLoader):
             if not level:
                 raise ValueError(f"curriculum: level {name!r} has no problems")
             sizes = [len(problem.ids) for problem in level]
-            own = best_fit(sizes, sequence_length) if packed else [[index] for index in range(len(level))]
+            own = full_rows(sizes, sequence_length) if packed else [[index] for index in range(len(level))]
             rows += [[first + index for index in row] for row in own]
             self.sizes[name] = len(own)
             first += len(level)

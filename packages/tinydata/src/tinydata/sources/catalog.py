@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar, Unpack
 
 from tinydata.chat import ChatMessage
 from tinydata.chat_files import conversation_of
@@ -196,6 +196,20 @@ class Rows(Generic[Value]):
             raise SourceError(f"{self.name}: no usable row ({counts or 'no rows at all'})")
 
 
+class Wanted(TypedDict, total=False):
+    """What is read of a dataset, where it is not what the catalog says.
+
+    config: another subset. data_files: where its files are on this machine; the hub is then not asked, and they are JSON lines
+    or Parquet, by their names.
+    """
+
+    split: str | None
+    streaming: bool
+    revision: str | None
+    config: str | None
+    data_files: DataFiles | None
+
+
 def entry(name: str) -> Entry:
     """Raises SourceError for a name that is not in the catalog."""
     if name not in CATALOG:
@@ -203,80 +217,48 @@ def entry(name: str) -> Entry:
     return CATALOG[name]
 
 
-def source(
-    name: str,
-    split: str | None = None,
-    streaming: bool = True,
-    revision: str | None = None,
-    config: str | None = None,
-    data_files: DataFiles | None = None,
-) -> Hub:
-    """The texts of a dataset. config: another subset than the catalog's. data_files: where its files are on this machine (the
-    hub is then not asked; they are JSON lines or Parquet, by their names).
-
-    Raises SourceError for an unknown name, and for a dataset without texts.
-    """
+def source(name: str, **wanted: Unpack[Wanted]) -> Hub:
+    """The texts of a dataset. Raises SourceError for an unknown name, and for a dataset without texts."""
     found = entry(name)
     if not found.texts:
         raise SourceError(f"catalog: {name} ({found.hub}): {found.note}")
     plain = found.pair is None and found.conversation is None
     column = found.columns[0] if plain else RowText(found.columns, found.text)
-    return _hub(found, column, split, streaming, revision, config, data_files)
+    return _hub(found, column, wanted)
 
 
-def pairs(
-    name: str,
-    split: str | None = None,
-    streaming: bool = True,
-    revision: str | None = None,
-    config: str | None = None,
-    data_files: DataFiles | None = None,
-) -> Rows[Pair]:
+def pairs(name: str, **wanted: Unpack[Wanted]) -> Rows[Pair]:
     """Questions with answers; see `source`. Raises SourceError also for an entry without questions."""
     found = entry(name)
     if found.pair is None:
         raise SourceError(f"catalog: {name} ({found.hub}) has no questions with answers")
-    hub = _hub(found, found.columns[0], split, streaming, revision, config, data_files)
+    hub = _hub(found, found.columns[0], wanted)
     return Rows(hub, found.columns, found.pair)
 
 
-def conversations(
-    name: str,
-    split: str | None = None,
-    streaming: bool = True,
-    revision: str | None = None,
-    config: str | None = None,
-    data_files: DataFiles | None = None,
-) -> Rows[list[ChatMessage]]:
+def conversations(name: str, **wanted: Unpack[Wanted]) -> Rows[list[ChatMessage]]:
     """Conversations, checked as `Conversations` checks those of files; see `source`. Raises SourceError also for an entry
     without them."""
     found = entry(name)
     if found.conversation is None:
         raise SourceError(f"catalog: {name} ({found.hub}) has no conversations")
-    hub = _hub(found, found.columns[0], split, streaming, revision, config, data_files)
+    hub = _hub(found, found.columns[0], wanted)
     return Rows(hub, found.columns, found.conversation)
 
 
-def _hub(
-    found: Entry,
-    column: str | RowText,
-    split: str | None,
-    streaming: bool,
-    revision: str | None,
-    config: str | None,
-    data_files: DataFiles | None,
-) -> Hub:
+def _hub(found: Entry, column: str | RowText, wanted: Wanted) -> Hub:
+    data_files, split, streaming = wanted.get("data_files"), wanted.get("split"), wanted.get("streaming", True)
     if data_files is not None:
         first = data_files if isinstance(data_files, str) else next(iter(data_files))
         builder = "parquet" if str(first).endswith(".parquet") else "json"
         return Hub(builder, None, split or "train", column, streaming, data_files, licence=found.licence)
     return Hub(
         found.hub,
-        config or found.config,
+        wanted.get("config") or found.config,
         split or found.split,
         column,
         streaming,
-        revision=revision,
+        revision=wanted.get("revision"),
         data_dir=found.data_dir,
         licence=found.licence,
         note=found.note,
