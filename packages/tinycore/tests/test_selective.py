@@ -56,6 +56,20 @@ def test_steps_equal_a_loop(name: str) -> None:
     assert 0 < skipped < 25
 
 
+@pytest.mark.parametrize("name", ["tied", "untied"])
+def test_kept_logits_are_scaled_as_all_of_them_are(name: str) -> None:
+    """With every token among the candidates a step that is skipped has the logits of one that is not, so draws are the same."""
+    mapping = testing.stack(heads=HEAD, **STACKS[name]).to_dict()
+    mapping["heads"]["lm"]["scale"] = 0.2
+    config = tinycore.ModelConfig.from_dict(mapping)
+    settings = {"max_new_tokens": 20, "temperature": 1.0, "n": 2, "seed": 3}
+    plain = tinycore.generate(awake(config), PROMPTS, **settings)
+    found = tinycore.generate(awake(config), PROMPTS, selective=Selective(2.0, config.vocab_size), **settings)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert [one.ids for one in ours] == [one.ids for one in theirs]
+        assert all(one.skipped for one in ours)
+
+
 def test_rows_of_a_batch_decode_as_they_do_alone() -> None:
     model = awake(testing.stack(heads=HEAD))
     settings = {"max_new_tokens": 20, "temperature": 0.0, "selective": Selective(0.3, 5), "stop": [7]}

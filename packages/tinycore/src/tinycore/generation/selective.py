@@ -48,7 +48,7 @@ class SelectiveSession:
         matrix: Tensor | None = lm.matrix(self.embed)
         if matrix is None:
             raise ValueError("selective: takes a next-token head that is one matrix")
-        self.matrix, self.tied = matrix, lm.linear is None
+        self.matrix, self.head, self.tied = matrix, lm, lm.linear is None
         self.model, self.selective = model, selective
         self.state: State = {}
         self.anchor: Tensor = torch.empty(0)
@@ -79,7 +79,7 @@ class SelectiveSession:
         logits = hidden.new_full((len(tokens), len(self.matrix)), -torch.inf)
         still = (~moved).nonzero()[:, 0]
         if len(still):
-            inside = hidden[still] if not self.tied else self.embed.as_row(hidden[still])
+            inside = self.head.read(hidden[still] if not self.tied else self.embed.as_row(hidden[still]))
             rows = self.matrix[self.kept[still]]  # (N, K, D)
             logits[still] = logits[still].scatter(1, self.kept[still], (rows @ inside[..., None])[..., 0])
         going = moved.nonzero()[:, 0]

@@ -187,6 +187,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Settings]]] = {
             "chunks": {"chunk": 7},
             "low rank": {"linear": {"kind": "cola", "rank": 5}, "chunk": 5},
             "stablemax": {"probabilities": "stablemax"},
+            "scaled": {"scale": 0.25, "chunk": 7},
         },
         "halt": {"in place": {}},
         "mtp": {"three": {"tokens": 3}, "growing": {"tokens": 4, "curriculum": "forward"}},
@@ -267,7 +268,7 @@ IDENTITIES: dict[str, dict[str, tuple[tuple[Any, ...], ...]]] = {
     },
     "embed": {"blt": (({"ngrams": [2, 3], "judge": {"dim": 8, "heads": 2}}, None),)},
     "heads": {
-        "lm": (({"chunk": 1}, {"chunk": 1024}),),
+        "lm": (({"chunk": 1}, {"chunk": 1024}), ({"scale": 1.0}, {})),
         "mtp": (({"tokens": 4}, None),),
         "value": (({}, None),),
         "jepa": (({"span": 2}, None),),
