@@ -150,6 +150,13 @@ def generated(data: ExerciseData, side: Split, seed: int | None = None) -> Itera
     return (exercise for exercise in made if split_of(exercise.question, shares) == side)
 
 
+def questions(data: ExerciseData | ProblemData, console: Console) -> Iterator[tuple[str, str]]:
+    """What is asked on the training side, and its answer."""
+    if isinstance(data, ExerciseData):
+        return ((one.question, one.answer) for one in generated(data, "train"))
+    return ((one.prompt.strip(), one.answer) for one in _read(data, console)[1]["train"])
+
+
 def written(data: ExerciseData, side: Split) -> Iterator[Written]:
     """`generated`, each in one of the recipe's forms, drawn by the question's hash."""
     forms = [(cast(Form, name), weight) for name, weight in data.forms.items() if weight > 0]

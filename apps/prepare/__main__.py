@@ -23,10 +23,10 @@ from apps.common.console import Console, duration, short
 from apps.common.data_config import TextData
 from apps.common.errors import BadRequest
 from apps.common.overrides import Override
-from apps.common.problem_config import ExerciseData
+from apps.common.problem_config import ExerciseData, ProblemData
 from apps.common.recipe import Recipe
 from apps.common.verdict_config import VerdictData
-from apps.prepare import figures, report, show, solved
+from apps.prepare import figures, report, show, solved, taught
 from apps.prepare.place import Place
 
 FINETUNE = Path(__file__).parents[1] / "finetune"
@@ -39,16 +39,21 @@ OPTIONS = {
     "solved-by": Option(
         "of exercises: measure how often this run solves each, and keep those it solves sometimes", "RUN"
     ),
+    "taught-by": Option(
+        "of problems: have this server (OpenAI's chat completions, up to /v1) answer them, and keep what is verified",
+        "URL",
+    ),
+    "teacher": Option("with --taught-by: the model's name there", "NAME"),
     "keep": Option("with --solved-by: pass rates that are kept (default: 0.2-0.8)", "LOW-HIGH"),
-    "samples": Option("with --solved-by: answers to each (default: 8)", "N"),
-    "problems": Option("with --solved-by: how many are measured (default: 1000)", "N"),
+    "samples": Option("with --solved-by and --taught-by: answers to each (default: 8, of a teacher 4)", "N"),
+    "problems": Option("with --solved-by and --taught-by: how many are asked (default: 1000)", "N"),
     "device": Option(
         "with --solved-by: where to compute (default: the best there is)", "cpu|cuda|mps", False, ("cpu", "cuda", "mps")
     ),
     "json": command_line.JSON,
     "help": command_line.HELP,
 }
-WITH_A_RUN = ("keep", "samples", "problems", "device")
+WITH_A_RUN, WITH_EITHER = ("keep", "device"), ("samples", "problems")
 EXAMPLES = (
     ("your own text: a folder, a file or a glob of .txt .md .jsonl .parquet", "uv run apps/prepare my_texts/"),
     ("a mixture, in a folder of its own", "uv run apps/prepare --recipe mix-seed --out data/mix"),
@@ -57,6 +62,10 @@ EXAMPLES = (
     (
         "exercises that a run solves 20 to 80 % of the time",
         "uv run apps/prepare --recipe arithmetic --solved-by runs/sums --keep 0.2-0.8",
+    ),
+    (
+        "worked answers of a larger model, each calculation checked",
+        "uv run apps/prepare --recipe gsm8k --taught-by http://localhost:8000/v1 --teacher qwen",
     ),
 )
 SUMMARY = "Make the data of a recipe ready for training, count it, and show what is learned of it."
@@ -87,6 +96,7 @@ def run() -> int:
         return 0
     asked = _asked(arguments)
     rows = arguments.whole("inspect", 4) if "inspect" in arguments.options else 0
+    teacher = _teacher(arguments, asked.recipe)
     reach = _reach(arguments, asked.recipe)
     console = Console(json="json" in arguments.options)
     out = arguments.path("out")
@@ -101,9 +111,14 @@ def run() -> int:
     _say(found, console)
     if rows:
         show.rows(recipe, prepared, rows, console)
-    solved_by = None if reach is None else _measured(arguments, asked, home, reach, console)
+    asked_of = {} if reach is None else _measured(arguments, asked, home, reach, console)
+    if teacher is not None:
+        url, model, problems = teacher
+        count, samples = arguments.whole("problems", 1000, 1), arguments.whole("samples", 4, 1)
+        asked_of |= taught.teach(home, url, model, problems, count, samples, console)
     console.say(f"report: {home / 'report.md'} ({duration(time.monotonic() - began)})")
-    console.say(f"next: {_next(asked, out)}")
+    learn = f"uv run apps/finetune RUN --recipe chat --data.path {shlex.quote(str(home / taught.TAUGHT))}"
+    console.say(f"next: {_next(asked, out) if teacher is None else learn}")
     console.result(
         {
             "recipe": asked.name,
@@ -111,7 +126,7 @@ def run() -> int:
             "directory": str(home),
             "report": str(home / "report.md"),
             "groups": {group.name: group.plain() for group in found.groups},
-            **({} if solved_by is None else solved_by),
+            **asked_of,
         }
     )
     return 0
@@ -161,13 +176,29 @@ def _read(name: str) -> tuple[dict[str, Any], bool]:
 def _reach(arguments: command_line.Arguments, recipe: Recipe) -> tuple[float, float] | None:
     """The pass rates that are kept; None where nothing is measured. Raises BadRequest for options that then mean nothing."""
     if "solved-by" not in arguments.options:
-        odd = next((name for name in WITH_A_RUN if name in arguments.options), None)
+        without = WITH_A_RUN if "taught-by" in arguments.options else WITH_A_RUN + WITH_EITHER
+        odd = next((name for name in without if name in arguments.options), None)
         if odd is not None:
             raise BadRequest(f"--{odd}: goes with --solved-by RUN")
         return None
     if not isinstance(recipe.data, ExerciseData):
         raise BadRequest("--solved-by: measures exercises; name a recipe of kind exercises, such as arithmetic")
     return solved.bounds(arguments.text("keep", "0.2-0.8"))
+
+
+def _teacher(arguments: command_line.Arguments, recipe: Recipe) -> tuple[str, str, ExerciseData | ProblemData] | None:
+    """The server, its model's name, and the problems that it is asked; None where none is. Raises BadRequest."""
+    if "taught-by" not in arguments.options:
+        if "teacher" in arguments.options:
+            raise BadRequest("--teacher: goes with --taught-by URL")
+        return None
+    if "solved-by" in arguments.options:
+        raise BadRequest("--taught-by: does not go with --solved-by; ask one at a time")
+    if "teacher" not in arguments.options:
+        raise BadRequest("--taught-by: name the model that the server has with --teacher NAME")
+    if not isinstance(recipe.data, ExerciseData | ProblemData):
+        raise BadRequest("--taught-by: asks problems; name a recipe of kind exercises or problems, such as gsm8k")
+    return arguments.text("taught-by", ""), arguments.text("teacher", ""), recipe.data
 
 
 def _measured(
