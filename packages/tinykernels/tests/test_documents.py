@@ -6,7 +6,7 @@ uv run pytest packages/tinykernels/tests/test_documents.py
 import pytest
 import torch
 
-from tinykernels import cu_seqlens_of, segment_of
+from tinykernels import cu_seqlens_of, segment_of, validation
 
 IDS = torch.tensor([[0, 0, 1, 2, 2, -1], [2, 2, 2, 0, 0, 0]])
 BOUNDARIES = [0, 2, 3, 5, 6, 9, 12]
@@ -36,3 +36,11 @@ def test_segments_skip_empty_documents() -> None:
 def test_ids_must_be_rows() -> None:
     with pytest.raises(ValueError, match=r"document_ids must have shape \(B T\), got \(6,\)"):
         cu_seqlens_of(IDS[0])
+
+
+def test_tensors_of_inference_mode_are_taken() -> None:
+    """They count no changes: what was looked at once is remembered all the same (on a GPU every look is a wait)."""
+    with torch.inference_mode():
+        boundaries = cu_seqlens_of(IDS)
+        assert boundaries.is_inference()
+        validation.cu_seqlens("scan", boundaries, 12)

@@ -91,12 +91,20 @@ def differentiable(
         return gradients(ctx, eager_backward, *grad_outputs)
 
     torch.library.register_autograd(f"{NAMESPACE}::{name}", compiled_gradients, setup_context=setup, lib=LIBRARY)
+    eager_forward = on_device(forward)
+
+    def forward_and_setup(ctx: Any, *arguments: Any) -> Any:
+        # torch binds the arguments of a Function that has a setup_context by inspect.signature, at every call: as long as
+        # launching a kernel takes
+        output = eager_forward(*arguments)
+        setup(ctx, arguments, output)
+        return output
+
     function: Any = type(
         name,
         (torch.autograd.Function,),
         {
-            "forward": staticmethod(on_device(forward)),
-            "setup_context": staticmethod(setup),
+            "forward": staticmethod(forward_and_setup),
             "backward": staticmethod(once_differentiable(eager_gradients)),
         },
     )
@@ -104,6 +112,10 @@ def differentiable(
     def call(*arguments: Any) -> Any:
         if torch.compiler.is_compiling():
             return forward_operator(*arguments)
+        if not torch.is_grad_enabled() or not any(
+            isinstance(value, torch.Tensor) and value.requires_grad for value in arguments
+        ):
+            return eager_forward(*arguments)
         return function.apply(*arguments)
 
     return call

@@ -118,7 +118,7 @@ def may_look(tensor: torch.Tensor, purpose: str) -> bool:
         return False
     key = (id(tensor), purpose)
     seen = _looked.get(key)
-    if seen is not None and seen[0]() is tensor and seen[1] == tensor._version:
+    if seen is not None and seen[0]() is tensor and seen[1] == _changes(tensor):
         return False
     remember(tensor, purpose)
     return True
@@ -127,4 +127,9 @@ def may_look(tensor: torch.Tensor, purpose: str) -> bool:
 def remember(tensor: torch.Tensor, purpose: str) -> None:
     """Note that the tensor, as it is now, needs no look for `purpose`: it was checked, or made by our own code."""
     key = (id(tensor), purpose)
-    _looked[key] = (weakref.ref(tensor, lambda _: _looked.pop(key, None)), tensor._version)
+    _looked[key] = (weakref.ref(tensor, lambda _: _looked.pop(key, None)), _changes(tensor))
+
+
+def _changes(tensor: torch.Tensor) -> int:
+    """How often the tensor was written to; tensors made in inference mode are not counted, and looked at once."""
+    return -1 if tensor.is_inference() else tensor._version

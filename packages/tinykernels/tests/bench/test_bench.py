@@ -70,3 +70,26 @@ def test_every_operation_has_cases_on_a_cpu() -> None:
 def test_cuda_without_a_gpu_is_refused(capsys) -> None:
     assert bench.main(["--device", "cuda"]) == 2
     assert capsys.readouterr().err.strip() == "bench: --device cuda needs a CUDA device, none is visible"
+
+
+def test_on_a_gpu_like_is_compared_with_like(monkeypatch, capsys) -> None:
+    """Kernels with kernels; what cannot be captured in a graph, by how long one call takes after another."""
+    seconds = {"ours": 1.0, "captured": 3.0, "waits": 8.0}
+
+    def times(calls, factor: float) -> dict[str, measure.Timing]:
+        return {name: measure.Timing(*[factor * seconds[name]] * 3) for name in calls}
+
+    monkeypatch.setattr(bench, "replayed", lambda call: None if call() == "waits" else call)
+    monkeypatch.setattr(bench, "timings", lambda calls, _: times(calls, 1e-5 if "waits" not in calls else 1e-3))
+    monkeypatch.setattr(bench, "paces", lambda calls: times(calls, 1e-4))
+    rivals = {"captured": lambda: "captured", "waits": lambda: "waits", "broken": lambda: 1 / 0}
+    example = Case("op", "shape", lambda: "ours", lambda: 0.0, 1e-3, rivals, bytes=5e3)
+    row = bench.measure(example, "cuda", measure.Ceilings(bytes=1e9, flops=1e9))
+    assert row["timed"] == "graph"
+    assert row["ours"]["p20"] == pytest.approx(1e-5)
+    assert row["share"] == pytest.approx(0.5)
+    found = {name: (rival["timed"], rival["ratio"]) for name, rival in row["rivals"].items()}
+    assert found == {"captured": ("graph", pytest.approx(3.0)), "waits": ("pace", pytest.approx(8.0))}
+    assert row["pace"] == pytest.approx({"ours": 1e-4, "captured": 3e-4, "waits": 8e-4})
+    assert row["failed"] == {"broken": "ZeroDivisionError: division by zero"}
+    assert "captured 3.00x, waits 8.00x, broken failed | 0.100 ms, captured 3.00x, waits 8.00x |" in bench.line(row)

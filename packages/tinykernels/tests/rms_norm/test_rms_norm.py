@@ -181,6 +181,6 @@ def test_bad_arguments(arguments, message) -> None:
         rms_norm(**arguments)
 
 
-def test_forced_backend_that_cannot_run_raises() -> None:
+def test_forced_backend_that_cannot_run_raises(device) -> None:
     with pytest.raises(BackendError, match="float64"):
-        rms_norm(torch.zeros(2, 4, dtype=torch.float64), backend="triton")
+        rms_norm(torch.zeros(2, 4, dtype=torch.float64, device=device), backend="triton")

@@ -13,7 +13,7 @@ import json
 import pkgutil
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ import torch
 
 import tinykernels
 from tinykernels.bench.case import Case
-from tinykernels.bench.measure import Ceilings, ceilings, timings
+from tinykernels.bench.measure import SLOW, Ceilings, Timing, ceilings, paces, replayed, timings
 
-HEADER = "| operation | case | error | p20 ms | of the limit | against | goal |"
+HEADER = "| operation | case | error | p20 ms | of the limit | against | one after another | goal |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     best = ceilings(parsed.device)
     print(" ".join(f"{name} {value}" for name, value in machine.items()))
     print(f"copy {best.bytes / 1e9:.0f} GB/s, matrix product {best.flops / 1e12:.2f} TFLOP/s\n")
-    print(f"{HEADER}\n{'| --- ' * 7}|")
+    print(f"{HEADER}\n{'| --- ' * 8}|")
     rows = []
     for case in cases(parsed.device, parsed.only):
         row = measure(case, parsed.device, best)
@@ -78,21 +78,62 @@ def measure(case: Case, device: str, best: Ceilings) -> dict[str, Any]:
     }
     if not row["right"]:
         return row
-    rivals = timings({"ours": case.ours, **case.rivals}, device)
-    ours = rivals.pop("ours")
+    able, row["failed"] = runnable(case.rivals)
+    calls = {"ours": case.ours, **able}
+    found = (
+        timed_on_gpu(calls) if device == "cuda" else {name: {"": time} for name, time in timings(calls, device).items()}
+    )
+    how = next(iter(found["ours"]))
+    ours = found.pop("ours")
     limit = best.limit(case.bytes, case.flops)
-    row |= {"ours": asdict(ours), "limit": limit, "share": limit / ours.p20}
-    row["rivals"] = {name: asdict(rival) | {"ratio": rival.p20 / ours.p20} for name, rival in rivals.items()}
+    row |= {"ours": asdict(ours[how]), "limit": limit, "share": limit / ours[how].p20, "timed": how}
+    row["rivals"] = {}
+    for name, times in found.items():
+        alike = next(kind for kind in times if kind in ours)
+        row["rivals"][name] = asdict(times[alike]) | {"ratio": times[alike].p20 / ours[alike].p20, "timed": alike}
+    if "pace" in ours:
+        row["pace"] = {"ours": ours["pace"].p20} | {
+            name: times["pace"].p20 for name, times in found.items() if "pace" in times
+        }
     row["goal"] = {"rival": case.goal, "share": case.share}
     return row
+
+
+def timed_on_gpu(calls: Mapping[str, Callable[[], object]]) -> dict[str, dict[str, Timing]]:
+    """Of each call, first what it is compared by: the time of its kernels ("graph") where it can be captured, how long one
+    takes after another ("pace") unless it is slow, and how long one takes alone, launching included ("eager")."""
+    graphs = {name: replay for name, call in calls.items() if (replay := replayed(call)) is not None}
+    kernels, alone = timings(graphs, "cuda"), timings(calls, "cuda")
+    one_by_one = paces({name: calls[name] for name in calls if alone[name].p50 < SLOW})
+    found: dict[str, dict[str, Timing]] = {}
+    for name in calls:
+        kinds = (("graph", kernels), ("pace", one_by_one), ("eager", alone))
+        found[name] = {kind: times[name] for kind, times in kinds if name in times}
+    return found
+
+
+def runnable(rivals: Mapping[str, Callable[[], object]]) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
+    """The rivals that run here, and what the others said."""
+    able: dict[str, Callable[[], object]] = {}
+    failed: dict[str, str] = {}
+    for name, call in rivals.items():
+        try:
+            call()
+        except Exception as error:  # other people's code, at a shape and with versions that it may not be made for
+            failed[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        else:
+            able[name] = call
+    return able, failed
 
 
 def line(row: dict[str, Any]) -> str:
     """The row as a line of the table."""
     start = f"| {row['operation']} | {row['case']} | {row['error']:.1e} |"
     if not row["right"]:
-        return f"{start} WRONG: the bound is {row['bound']:.1e} | | | |"
+        return f"{start} WRONG: the bound is {row['bound']:.1e} | | | | |"
     rivals = ", ".join(f"{name} {rival['ratio']:.2f}x" for name, rival in row["rivals"].items())
+    if row["failed"]:
+        rivals = ", ".join([*([rivals] if rivals else []), *(f"{name} failed" for name in row["failed"])])
     goals = []
     if row["goal"]["rival"] is not None:
         rival, ratio = row["goal"]["rival"]
@@ -100,7 +141,14 @@ def line(row: dict[str, Any]) -> str:
     if row["goal"]["share"] is not None:
         goals.append(f"{row['goal']['share']:.0%} of the limit")
     share = f"{row['share']:.0%}" if row["limit"] else ""
-    return f"{start} {row['ours']['p20'] * 1e3:.3f} | {share} | {rivals} | {', '.join(goals)} |"
+    pace = row.get("pace")
+    paced = (
+        ""
+        if pace is None
+        else f"{pace['ours'] * 1e3:.3f} ms"
+        + "".join(f", {name} {time / pace['ours']:.2f}x" for name, time in pace.items() if name != "ours")
+    )
+    return f"{start} {row['ours']['p20'] * 1e3:.3f} | {share} | {rivals} | {paced} | {', '.join(goals)} |"
 
 
 def environment(device: str) -> dict[str, str]:

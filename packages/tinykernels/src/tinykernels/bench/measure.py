@@ -1,4 +1,8 @@
-"""Times in seconds, and the machine's own ceilings, measured in the same run that they are compared with."""
+"""Times in seconds, and the machine's own ceilings, measured in the same run that they are compared with.
+
+On a GPU a call has two times: that of its kernels, which the replay of a CUDA graph shows (`replayed`, then `timings`), and
+that of a call in a program that launches one after another, where the host may be the slower (`paces`).
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,6 +12,8 @@ import torch
 
 BUDGET_SECONDS = 1.0
 FEWEST, MOST = 5, 200
+SLOW = 0.02  # seconds: what takes longer is not captured
+CALLS = 20  # launched one after another where a pace is measured
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def timings(calls: Mapping[str, Callable[[], object]], device: str) -> dict[str,
     after warming
     up; on a GPU the L2 cache is flushed before each call."""
     for call in calls.values():
-        for _ in range(3):
+        for _ in range(1 if _seconds(call, device) > SLOW else 3):
             call()
     flush = torch.empty(256 << 20, dtype=torch.int8, device=device) if device == "cuda" else None
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -48,8 +54,57 @@ def timings(calls: Mapping[str, Callable[[], object]], device: str) -> dict[str,
             samples[name].append(_once(call, flush))
             spent += samples[name][-1]
         rounds += 1
-    quantiles = torch.tensor([0.2, 0.5, 0.8])
-    return {name: Timing(*torch.tensor(values).quantile(quantiles).tolist()) for name, values in samples.items()}
+    return {name: _timing(values) for name, values in samples.items()}
+
+
+def replayed(call: Callable[[], object]) -> Callable[[], object] | None:
+    """The call as the replay of a CUDA graph; None where it waits for the device, or takes so long that nobody would."""
+    if _seconds(call, "cuda") > SLOW:
+        return None
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # what a first call on a stream sets up cannot be captured
+        call()
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            call()
+    except Exception:
+        torch.cuda.synchronize()
+        return None
+    return graph.replay
+
+
+def paces(calls: Mapping[str, Callable[[], object]]) -> dict[str, Timing]:
+    """Seconds a call on a GPU when many are launched one after another: of the host or of the device, the slower."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(FEWEST):
+        for name, call in calls.items():
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            torch.cuda.synchronize()
+            samples[name].append((time.perf_counter() - start) / CALLS)
+    return {name: _timing(values) for name, values in samples.items()}
+
+
+def _timing(values: list[float]) -> Timing:
+    return Timing(*torch.tensor(values).quantile(torch.tensor([0.2, 0.5, 0.8])).tolist())
+
+
+def _seconds(call: Callable[[], object], device: str) -> float:
+    """Of one call, the second: the first one may compile."""
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def ceilings(device: str) -> Ceilings:

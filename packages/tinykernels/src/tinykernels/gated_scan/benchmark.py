@@ -2,6 +2,7 @@
 
 import torch
 
+from tinykernels.bench import rivals
 from tinykernels.bench.case import Case, gradient_error, relative_error, training_step
 from tinykernels.gated_scan.operation import gated_scan
 
@@ -25,6 +26,12 @@ def cases(device: str) -> list[Case]:
             outputs.append(hidden)
         return torch.stack(outputs, 1)
 
+    leaves = {"loop": (forget, value)}
+    calls: rivals.Rivals = {"loop": loop}
+    if gpu:
+        for name, call in rivals.fla_gated_scan().items():
+            # fla's gates are logarithms, which its layer makes without an exponential
+            calls[name], leaves[name] = call, (forget.detach().clamp(min=1e-6).log().requires_grad_(), value)
     step = training_step(ours, (forget, value), upstream)
     bound, traffic = (2e-2 if gpu else 1e-5), value.numel() * value.element_size()
     size = "x".join(str(n) for n in shape)
@@ -35,7 +42,10 @@ def cases(device: str) -> list[Case]:
             ours=lambda: ours(forget.detach(), value.detach()),
             error=lambda: relative_error(ours(forget, value), loop(*exact)),
             bound=bound,
-            rivals={"loop": lambda: loop(forget.detach(), value.detach())},
+            rivals={
+                name: lambda call=call, tensors=leaves[name]: call(*(tensor.detach() for tensor in tensors))
+                for name, call in calls.items()
+            },
             bytes=3.0 * traffic,
             share=0.6 if gpu else None,
         ),
@@ -45,7 +55,7 @@ def cases(device: str) -> list[Case]:
             ours=step,
             error=gradient_error(step, training_step(loop, exact, upstream.double())),
             bound=bound,
-            rivals={"loop": training_step(loop, (forget, value), upstream)},
+            rivals={name: training_step(call, leaves[name], upstream) for name, call in calls.items()},
             bytes=8.0 * traffic,
             share=0.6 if gpu else None,
         ),

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from tinykernels.bench import rivals
 from tinykernels.bench.case import Case, gradient_error, training_step
 from tinykernels.linear_cross_entropy.operation import linear_cross_entropy
 
@@ -22,6 +23,9 @@ def cases(device: str) -> list[Case]:
     def reference(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(F.linear(hidden, weight).float(), targets)
 
+    others: rivals.Rivals = {"F.linear + F.cross_entropy": reference}
+    if device == "cuda":
+        others |= {"torch.compile": torch.compile(reference)} | rivals.liger_linear_cross_entropy(targets)
     step = training_step(ours, (hidden, weight), one)
     exact = tuple(t.detach().float().requires_grad_() for t in (hidden, weight))
     return [
@@ -31,7 +35,7 @@ def cases(device: str) -> list[Case]:
             ours=step,
             error=gradient_error(step, training_step(reference, exact, one)),
             bound=1e-5 if dtype == torch.float32 else 3e-2,
-            rivals={"F.linear + F.cross_entropy": training_step(reference, (hidden, weight), one)},
+            rivals={name: training_step(call, (hidden, weight), one) for name, call in others.items()},
             bytes=2.0 * (hidden.numel() + weight.numel()) * hidden.element_size(),
             flops=6.0 * tokens * width * vocabulary,
             goal=("F.linear + F.cross_entropy", 1.2) if device == "cuda" else None,

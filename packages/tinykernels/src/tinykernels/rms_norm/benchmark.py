@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from tinykernels.bench import rivals
 from tinykernels.bench.case import Case, gradient_error, relative_error, training_step
 from tinykernels.rms_norm.operation import rms_norm
 
@@ -18,6 +19,9 @@ def cases(device: str) -> list[Case]:
     def reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (512,), weight, 1e-5)
 
+    others: rivals.Rivals = {"F.rms_norm": reference}
+    if device == "cuda":
+        others |= {"torch.compile": torch.compile(reference)} | rivals.liger_rms_norm()
     step = training_step(rms_norm, (x, weight), upstream)
     bound, traffic = 1e-5 if dtype == torch.float32 else 2e-2, x.numel() * x.element_size()
     return [
@@ -27,7 +31,7 @@ def cases(device: str) -> list[Case]:
             ours=lambda: rms_norm(x.detach(), weight.detach()),
             error=lambda: relative_error(rms_norm(x, weight), reference(*exact)),
             bound=bound,
-            rivals={"F.rms_norm": lambda: reference(x.detach(), weight.detach())},
+            rivals={name: lambda call=call: call(x.detach(), weight.detach()) for name, call in others.items()},
             bytes=2.0 * traffic,
             share=0.8 if device == "cuda" else None,
         ),
@@ -37,7 +41,7 @@ def cases(device: str) -> list[Case]:
             ours=step,
             error=gradient_error(step, training_step(reference, tuple(exact), upstream.double())),
             bound=bound,
-            rivals={"F.rms_norm": training_step(reference, (x, weight), upstream)},
+            rivals={name: training_step(call, (x, weight), upstream) for name, call in others.items()},
             bytes=5.0 * traffic,
         ),
     ]

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from tinykernels.bench import rivals
 from tinykernels.bench.case import Case, relative_error
 from tinykernels.rotary_qk_norm.operation import rotary_qk_norm
 
@@ -21,6 +22,10 @@ def cases(device: str) -> list[Case]:
         rotated = torch.cat([-imaginary, real], -1)
         return normed * torch.cat([cos, cos], -1)[:, None] + rotated * torch.cat([sin, sin], -1)[:, None]
 
+    others: rivals.Rivals = {"separate operations": one}
+    if device == "cuda":
+        others["torch.compile"] = torch.compile(one)
+
     def ours() -> tuple[torch.Tensor, torch.Tensor]:
         return rotary_qk_norm(q, k, cos, sin, weight, weight)
 
@@ -31,7 +36,7 @@ def cases(device: str) -> list[Case]:
             ours=ours,
             error=lambda: max(relative_error(a, one(x.double())) for a, x in zip(ours(), (q, k), strict=True)),
             bound=1e-5 if dtype == torch.float32 else 2e-2,
-            rivals={"separate operations": lambda: (one(q), one(k))},
+            rivals={name: lambda call=call: (call(q), call(k)) for name, call in others.items()},
             bytes=2.0 * (q.numel() + k.numel()) * q.element_size(),
             goal=("separate operations", 1.5) if device == "cuda" else None,
         )
