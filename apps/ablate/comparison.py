@@ -2,8 +2,8 @@
 
 Cells are compared only if they differ in nothing but their overrides: each recipe must be plain's with the variant's
 overrides and the seed, the text the same (the data too, unless the variant cuts it otherwise), and the targets learned by a
-seed equal in all arms, unless the overrides change the budget. Verdicts are tinyeval's: Student's paired test of each variant,
-Holm's correction over all that have two seeds.
+seed equal in all arms, unless the overrides change the budget. Verdicts are tinyeval's: the noise of all variants pooled, seeds
+as blocks (`many_runs`), Holm's correction over all that have two seeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from apps.common.console import rate, short
 from apps.common.errors import BadRequest, RunError
 from apps.common.variants import PLAIN
 from tinycore.config import dump
-from tinyeval.statistics import PairedComparison, Verdict, holm, paired_runs, verdict, verdicts
+from tinyeval.statistics import PairedComparison, Verdict, holm, many_runs, verdict, verdicts
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,12 @@ def of(folder: Path, order: Sequence[str] = ()) -> Comparison:
             _require_comparable(folder, each, plain, bound)
     place = {name: index for index, name in enumerate([PLAIN, *order])}
     names = sorted(by_variant, key=lambda name: (place.get(name, len(place)), name))
-    rows = _judged([_row(name, by_variant[name], plain) for name in names])
+    scores = {
+        name: {seed: each.val_bpb for seed, each in cells.items() if each.val_bpb is not None}
+        for name, cells in by_variant.items()
+    }
+    differences = many_runs(scores, PLAIN)
+    rows = _judged([_row(name, by_variant[name], plain, differences.get(name)) for name in names])
     return Comparison(rows, bound, tuple(_notes(rows, bound)))
 
 
@@ -175,16 +180,11 @@ def _require_comparable(folder: Path, each: Cell, plain: dict[int, Cell], bound:
         )
 
 
-def _row(name: str, cells: dict[int, Cell], plain: dict[int, Cell]) -> Row:
-    common = [seed for seed in cells if seed in plain]
-    pairs = [(cells[seed], plain[seed]) for seed in common]
-    scores = [(a.val_bpb, b.val_bpb) for a, b in pairs if a.val_bpb is not None and b.val_bpb is not None]
+def _row(name: str, cells: dict[int, Cell], plain: dict[int, Cell], difference: PairedComparison | None) -> Row:
+    pairs = [(cells[seed], plain[seed]) for seed in cells if seed in plain]
     speeds = [
         a.tokens_per_second / b.tokens_per_second for a, b in pairs if a.tokens_per_second and b.tokens_per_second
     ]
-    difference = None
-    if scores and name != PLAIN:
-        difference = paired_runs([score for score, _ in scores], [base for _, base in scores])
     first, reference = next(iter(cells.values())), next(iter(plain.values()))
     return Row(
         name,
@@ -206,6 +206,15 @@ def _judged(rows: list[Row]) -> tuple[Row, ...]:
             row = replace(row, judged=word, holm=p, alone=verdict(row.difference, higher_is_better=False))
         judged.append(row)
     return tuple(judged)
+
+
+def _intervals(judged: Sequence[Row]) -> str:
+    """What the intervals are of."""
+    own = [row.variant for row in judged if row.difference is not None and row.difference.method == "student"]
+    if len(own) == len(judged):
+        return "Intervals are Student's, over differences paired by seed, each for itself."
+    exceptions = f" ({', '.join(own)}: its own, which is another)" if own else ""
+    return f"Intervals are Student's, with seeds as blocks and the noise of all variants pooled{exceptions}."
 
 
 def _median(values: Sequence[float | None]) -> float | None:
@@ -232,10 +241,10 @@ def _notes(rows: Sequence[Row], bound: Baseline) -> Iterator[str]:
     judged = [row for row in rows if row.judged is not None]
     if judged:
         yield (
-            f"Intervals are Student's, over differences paired by seed, each for itself. Verdicts are for all {len(judged)} "
-            "comparisons at once: p is the paired test's after Holm's correction, and the chance that even one variant is "
-            "called better or worse although none differs is at most 5 %. Alone: its own interval leaves out 0, as one in "
-            "twenty does by chance; what matters of these deserves seeds of its own."
+            f"{_intervals(judged)} Verdicts are for all {len(judged)} comparisons at once: p is the test's after Holm's "
+            "correction, and the chance that even one variant is called better or worse although none differs is at most 5 %. "
+            "Alone: its own interval leaves out 0, as one in twenty does by chance; what matters of these deserves seeds of "
+            "its own."
         )
     tuned = [row for row in rows if row.first.tuned is not None]
     if tuned and tuned[0].first.tuned is not None:

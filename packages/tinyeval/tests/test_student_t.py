@@ -65,3 +65,21 @@ def test_what_makes_no_sense_is_one_line() -> None:
     for probability in (0.0, 1.0, math.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
             student_t.quantile(probability, 3)
+
+
+# percentage points of F, as printed in statistical tables (5 and 1 %)
+FISHER = {(1, 1): (161.45, 4052.2), (1, 10): (4.965, 10.044), (2, 20): (3.493, 5.849), (5, 60): (2.368, 3.339)}
+
+
+@pytest.mark.parametrize("degrees", FISHER)
+def test_variances_differ_by_chance_as_the_printed_tables_say(degrees: tuple[int, int]) -> None:
+    assert [student_t.fisher_tail(ratio, *degrees) for ratio in FISHER[degrees]] == pytest.approx(
+        [0.05, 0.01], rel=2e-3
+    )
+
+
+def test_fisher_of_one_degree_is_students_square() -> None:
+    assert student_t.fisher_tail(2.5**2, 1, 7) == pytest.approx(2 * student_t.tail(2.5, 7), rel=1e-12)
+    assert student_t.fisher_tail(0.0, 2, 3) == 1.0
+    with pytest.raises(ValueError, match="degrees of freedom"):
+        student_t.fisher_tail(1.0, 0, 3)

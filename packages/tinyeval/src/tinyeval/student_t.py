@@ -1,8 +1,9 @@
-"""Student's t distribution: what the mean of a few normal differences may do by chance.
+"""Student's t distribution: what the mean of a few normal differences may do by chance; and Fisher's F, for their spread.
 
-With I the regularised incomplete beta function (Abramowitz and Stegun 1964, 26.5 and 26.7) and v degrees of freedom
+With I the regularised incomplete beta function (Abramowitz and Stegun 1964, 26.5 to 26.7) and v degrees of freedom
 
     P(|T| > t) = I_x(v / 2, 1 / 2),   x = v / (v + t^2)
+    P(F > f)   = I_x(v / 2, u / 2),   x = v / (v + u f),   of u and v degrees
 
 I is its continued fraction (26.5.8), evaluated by Lentz's method where it converges fast and by the symmetry
 I_x(a, b) = 1 - I_{1-x}(b, a) elsewhere. The quantile is found by bisection: the tail falls strictly with t.
@@ -28,6 +29,19 @@ def tail(t: float, degrees: float) -> float:
     # both parts of 1 are computed from t: neither is a difference of nearly equal numbers
     outer, inner = degrees / (degrees + t * t), t * t / (degrees + t * t)
     return 0.5 * _incomplete_beta(outer, inner, degrees / 2, 0.5)
+
+
+def fisher_tail(ratio: float, above: float, below: float) -> float:
+    """P(F > ``ratio``) for a ratio of variances of ``above`` and ``below`` degrees of freedom.
+
+    Raises ValueError unless they are positive and finite.
+    """
+    if not (0 < above < math.inf and 0 < below < math.inf):
+        raise ValueError(f"degrees of freedom must be positive and finite, not {above} and {below}")
+    if ratio <= 0:
+        return 1.0
+    scale = below + above * ratio
+    return _incomplete_beta(below / scale, above * ratio / scale, below / 2, above / 2)
 
 
 @lru_cache(maxsize=256)  # many comparisons of equally many items ask for the same one

@@ -3,7 +3,7 @@
 from tinyeval.statistics.bootstrap import bootstrap_interval
 from tinyeval.statistics.many_comparisons import holm
 from tinyeval.statistics.paired_items import PairedComparison, items_needed, mcnemar, paired_items, sign_flip
-from tinyeval.statistics.paired_runs import paired_runs
+from tinyeval.statistics.paired_runs import many_runs, paired_runs
 from tinyeval.statistics.standard_error import Estimate, mean_estimate, proportion_estimate
 from tinyeval.statistics.verdict import VERDICTS, Verdict, verdict, verdicts
 
@@ -15,6 +15,7 @@ __all__ = [
     "bootstrap_interval",
     "holm",
     "items_needed",
+    "many_runs",
     "mcnemar",
     "mean_estimate",
     "paired_items",

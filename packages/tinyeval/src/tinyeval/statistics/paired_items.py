@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from tinyeval.paired import paired_difference
 
-Method = Literal["mcnemar", "sign flip", "student"]
+Method = Literal["mcnemar", "sign flip", "student", "blocks"]
 RESAMPLES = 10_000
 EXACT_DIFFERENCES = 14  # 2^14 = 16,384 patterns: about as many as are drawn otherwise
 _BLOCK = 4_000_000  # signs held at a time
