@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from apps.ablate import schedule
+from apps.ablate import nursery, schedule
 from apps.ablate.__main__ import run as ablate_app
 
 INSTANT = Path(__file__).parent / "drivers" / "instant_pretrain.py"
@@ -38,7 +38,8 @@ def kept(folder: Path, where: str = "cells") -> dict[str, dict[str, Any]]:
 
 def answered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Have cells answered by the driver; the seed and rate of each call so far."""
-    monkeypatch.setattr(schedule, "PRETRAIN", (sys.executable, str(INSTANT)))
+    monkeypatch.setattr(schedule, "PRETRAIN", INSTANT)
+    monkeypatch.setattr(nursery, "PRELOADED", [])
     monkeypatch.setattr(schedule, "POLL", 0.01)
     monkeypatch.setenv("CALLS", str(folder / "calls"))
     calls = folder / "calls"

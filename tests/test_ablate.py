@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.ablate import baseline, schedule
+from apps.ablate import baseline, nursery, schedule
 from apps.ablate.__main__ import run as ablate_app
 from apps.common import recipes
 from apps.common.console import Console
@@ -54,7 +54,8 @@ def folder(tmp_path: Path, tiny_recipe: Path) -> Path:
 @pytest.fixture
 def calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """With it cells are answered by drivers/instant_pretrain.py; the seed and rate of each call so far."""
-    monkeypatch.setattr(schedule, "PRETRAIN", (sys.executable, str(INSTANT)))
+    monkeypatch.setattr(schedule, "PRETRAIN", INSTANT)
+    monkeypatch.setattr(nursery, "PRELOADED", [])
     monkeypatch.setattr(schedule, "POLL", 0.01)
     monkeypatch.setenv("CALLS", str(folder / "calls"))
     return lambda: [line.rpartition(" ")[0] for line in (folder / "calls").read_text().splitlines()]
@@ -150,10 +151,12 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(
 
 DRIVER = """
 import sys
-from apps.ablate import schedule
+from pathlib import Path
+from apps.ablate import nursery, schedule
 from apps.ablate.__main__ import run
 from apps.common import command_line
-schedule.PRETRAIN = (sys.executable, {instant!r})
+nursery.PRELOADED = []
+schedule.PRETRAIN = Path({instant!r})
 command_line.main(run)
 """
 

@@ -31,10 +31,12 @@ MORE = """
 """
 DRIVER = """
 import sys
-from apps.ablate import schedule
+from pathlib import Path
+from apps.ablate import nursery, schedule
 from apps.ablate.__main__ import run
 from apps.common import command_line
-schedule.PRETRAIN, schedule.POLL = (sys.executable, {instant!r}), 0.01
+nursery.PRELOADED = []
+schedule.PRETRAIN, schedule.POLL = Path({instant!r}), 0.01
 command_line.main(run)
 """
 
@@ -166,3 +168,23 @@ def test_an_estimate_is_of_the_same_variant_if_there_is_one() -> None:
     assert estimate.seconds("plain", 30) == 15.0
     assert estimate.seconds("slow", 20) == 100.0  # the slowest that was seen
     assert estimate.seconds("new", 10) == pytest.approx((5.0 + 50.0) / 2)
+
+
+def test_rates_tried_for_all_steps_need_no_cell_of_their_own(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEST_RATE", "0.01")
+    calls = answered(tmp_path, monkeypatch)
+    table(tmp_path, tiny_recipe, TUNED.replace(", steps: 10", ""), name="whole")
+    assert "steps" not in (tmp_path / "whole.yaml").read_text().partition("tune:")[2].partition("\n")[0]
+    assert ablate(monkeypatch, tmp_path, "--jobs", "1", "--seeds", "4,5", "--only", "low", name="whole") == 0
+    # the seed that the rates were tried with is there already, at the best of them
+    assert calls() == [*("4 0.005", "4 0.01", "4 0.02", "4 0.001", "4 0.002", "4 0.004"), "5 0.01", "5 0.004"]
+    cells = kept(tmp_path)
+    assert list(cells) == ["low-s4", "low-s5", "plain-s4", "plain-s5"]
+    assert cells["low-s4"]["tuned"]["factor"] == cells["low-s5"]["tuned"]["factor"] == 2.0
+    assert cells["low-s4"]["tuned"]["steps"] == cells["low-s4"]["steps"] == 30
+    assert ablate(monkeypatch, tmp_path, "--jobs", "1", "--seeds", "4,5", "--only", "low", name="whole") == 0
+    assert len(calls()) == 8
+    found = comparison.of(tmp_path / "cells")
+    assert [row.variant for row in found.rows] == ["plain", "low"]

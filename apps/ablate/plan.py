@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apps.ablate import cell, matching, tuning
-from apps.ablate.cell import Matched
+from apps.ablate.cell import Cell, Matched, Tuned
 from apps.ablate.schedule import Entry, Later, Task
+from apps.common import compare
 from apps.common.console import Console
 from apps.common.data import Prepared, prepare
 from apps.common.errors import RunError
@@ -97,7 +98,15 @@ class Plan:
         if tuned is not None:
             found = tuning.with_rate(found, tuned.factor)
         task = self.task(replace(found, name=arm.name), seed, self.out)
-        return replace(task, tuned=tuned, matched=matched)
+        return replace(task, tuned=tuned, matched=matched, trained=self._trained(task, tuned))
+
+    def _trained(self, task: Task, tuned: Tuned | None) -> Cell | None:
+        """The cell that found the rate, where it is the same run."""
+        if tuned is None or task.seed != tuned.seed:
+            return None
+        found = cell.read(cell.path_of(tuning.folder(self.out, tuned.factor), task.variant, task.seed))
+        same = found.data == task.data and not compare.differences(found.recipe, cell.recorded(task.recipe))
+        return found if same else None
 
     def _rate(self, arm: Arm, seed: int) -> float:
         path = cell.path_of(self.out / CALIBRATION, arm.name, seed)

@@ -11,17 +11,16 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import tinycore
-from apps.ablate import cell
+from apps.ablate import cell, nursery
 from apps.ablate.cell import Cell, Matched, Tuned
 from apps.ablate.estimate import Estimate
 from apps.common import files, fit, process_memory, recipes, recovery
@@ -35,13 +34,14 @@ from tinycore import ConfigError
 from tinycore.config import dump
 from tinycore.config import load as load_strictly
 
-PRETRAIN = (sys.executable, "-m", "apps.pretrain")
+PRETRAIN = Path(__file__).parents[1] / "pretrain" / "__main__.py"
 POLL = 0.1
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell that is to be trained: its file goes to `folder`; `data` and `text` are the hashes of its data."""
+    """A cell that is to be trained: its file goes to `folder`; `data` and `text` are the hashes of its data. `trained`: the
+    cell of another folder that is the same run, which then is not made twice."""
 
     arm: Arm
     seed: int
@@ -51,6 +51,7 @@ class Task:
     text: str
     tuned: Tuned | None = None
     matched: Matched | None = None
+    trained: Cell | None = None
 
     @property
     def path(self) -> Path:
@@ -113,7 +114,7 @@ class Outcome:
 class _Running:
     task: Task
     scratch: Path
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
     began: float
     peak: int = 0
 
@@ -144,8 +145,8 @@ def train(entries: Sequence[Entry], place: Place, console: Console, estimate: Es
                 if outcome.stopped is not None and not running:
                     break
                 for each in running:
-                    each.peak = max(each.peak, process_memory.peak_bytes_of(each.process.pid))
-                for each in [each for each in running if each.process.poll() is not None]:
+                    each.peak = max(each.peak, process_memory.peak_bytes_of(each.process.pid or 0))
+                for each in [each for each in running if each.process.exitcode is not None]:
                     running.remove(each)
                     seconds = time.monotonic() - each.began
                     estimate.observe(each.task.variant, each.task.steps, seconds)
@@ -193,7 +194,12 @@ class _Queue:
             self.outcome.failed[self.place.name_of(entry)] = str(error)
             self.console.say(f"{self.place.name_of(entry)}: failed: {error}")
             return True
-        self.running.append(_start(task, self.place))
+        if task.trained is not None:
+            told = replace(task.trained, overrides=task.arm.overrides, tuned=task.tuned, matched=task.matched)
+            cell.write(task.folder, told)
+            self.outcome.trained += 1
+        else:
+            self.running.append(_start(task, self.place))
         return True
 
     def left(self) -> float:
@@ -205,28 +211,28 @@ class _Queue:
 def _start(task: Task, place: Place) -> _Running:
     scratch = Path(tempfile.mkdtemp(prefix=f"{files.TEMPORARY}{task.path.stem}-", dir=place.folder))
     (scratch / "recipe.yaml").write_text(recipes.to_yaml(task.recipe), encoding="utf-8")
-    command = [*PRETRAIN, "--recipe", str(scratch / "recipe.yaml"), "--out", str(scratch / "run"), "--json"]
+    arguments = [
+        "--recipe",
+        str(scratch / "recipe.yaml"),
+        "--out",
+        str(scratch / "run"),
+        "--json",
+        "--device",
+        place.device,
+    ]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(place.threads),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # stop when this process is killed (apps/common/signals.py)
     }
-    with open(scratch / "out", "wb") as out, open(scratch / "err", "wb") as err:
-        process = subprocess.Popen(
-            [*command, "--device", place.device],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,  # a Ctrl-C at the terminal is for this process to pass on
-        )
+    process = nursery.start(PRETRAIN, arguments, environment, scratch / "out", scratch / "err")
     return _Running(task, scratch, process, time.monotonic())
 
 
 def _end(running: _Running) -> None:
-    if running.process.poll() is None:
+    if running.process.exitcode is None:
         running.process.kill()
-        running.process.wait()
+        running.process.join()
     shutil.rmtree(running.scratch, ignore_errors=True)
 
 
@@ -249,11 +255,12 @@ def _collect(running: _Running, place: Place, seconds: float, outcome: Outcome) 
 
 def _found(running: _Running, place: Place, seconds: float) -> Cell:
     """The cell of a process that has ended. Raises RunError with the reason why there is none."""
-    task, code = running.task, running.process.returncode
+    task, code = running.task, running.process.exitcode
     model = tinycore.count(task.recipe.model)
     said: dict[str, Any] = {"tokens": None, "val_bpb": None, "tokens_per_second": None}
     environment: dict[str, Any] = {}
     reason = None
+    assert code is not None
     if code == 0:
         told = _last_line(running.scratch / "out")
         try:

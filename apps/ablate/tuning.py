@@ -1,8 +1,9 @@
 """A learning rate for each variant, so that none loses for plain's: the same few short cells for all, plain included.
 
-A variant's own rate, times each factor of the table, is trained for a few steps with one seed, the schedule shrunk with them;
-the lowest val_bpb wins, of equal ones the smaller factor. The cells are kept like all others, a folder a factor, so that a
-stop costs none. A best factor at an end of the grid may have a better one beyond: it is said (`Tuned.edge`).
+A variant's own rate, times each factor of the table, is trained with one seed for a few steps, the schedule shrunk with them,
+or for all the steps of a cell, and then the best is not trained again. The lowest val_bpb wins, of equal ones the smaller
+factor. The cells are kept like all others, a folder a factor, so that a stop costs none. A best factor at an end of the grid
+may have a better one beyond: it is said (`Tuned.edge`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def folder(out: Path, factor: float) -> Path:
 
 def short(arm: Arm, tune: Tune, factor: float) -> Arm:
     """`arm` as it is tried out."""
-    return with_rate(matching.with_steps(arm, tune.steps), factor)
+    return with_rate(arm if tune.steps is None else matching.with_steps(arm, tune.steps), factor)
 
 
 def with_rate(arm: Arm, factor: float) -> Arm:
@@ -43,7 +44,7 @@ def chosen(out: Path, arm: Arm, tune: Tune) -> Tuned:
     ordered = sorted(tune.rates)
     best = min(ordered, key=lambda factor: (scores[factor] is None, scores[factor] or 0.0))
     return Tuned(
-        steps=tune.steps,
+        steps=arm.recipe.train.steps if tune.steps is None else tune.steps,
         seed=tune.seed,
         scores={f"{factor:g}": scores[factor] for factor in ordered},
         factor=best,

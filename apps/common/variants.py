@@ -83,10 +83,11 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Tune:
-    """How each variant's learning rate is found: its own, times each of `rates`, for so many steps of one seed."""
+    """How each variant's learning rate is found: its own, times each of `rates`, for so many steps of one seed; None: for all
+    the steps of a cell, so that the best is the cell of that seed, and no shorter run decides for a longer one."""
 
     rates: tuple[float, ...]
-    steps: int
+    steps: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class Tune:
             raise ConfigError(f"rates: {list(self.rates)} are not 1 to {MOST_RATES} different factors")
         if not all(0 < rate < 1e6 for rate in self.rates):
             raise ConfigError(f"rates: {list(self.rates)} are factors of a learning rate, above 0")
-        if self.steps < 1 or self.seed < 0:
+        if (self.steps is not None and self.steps < 1) or self.seed < 0:
             raise ConfigError("steps: at least 1, with a seed of at least 0")
 
 
