@@ -10,6 +10,8 @@ by the kernel of `tinykernels`, where that is installed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +23,32 @@ from tinycore.ops import kernels
 from tinycore.ops import selective_scan_chunks as chunks
 
 
-class Marks(NamedTuple):
+class Pieces(NamedTuple):
+    """Rows laid end to end, cut where documents start: `boundaries` (N + 1,) int32 of the pieces, and for each row its first
+    and last piece (B,)."""
+
+    boundaries: Tensor
+    firsts: Tensor
+    lasts: Tensor
+
+
+@dataclass(frozen=True)
+class Marks:
     """Where packed rows differ from single documents, (B, T) bool each."""
 
     starts: Tensor  # a document starts, other than the one that the initial state is of
     valid: Tensor  # no padding
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """Found once for all layers of the same marks: how many there are, a GPU must be waited for."""
+        rows, length = self.starts.shape
+        begins = self.starts.clone()
+        begins[:, 0] = True
+        cuts = begins.flatten().nonzero()[:, 0]  # where a piece of a row begins; the first piece of a row has its state
+        firsts = torch.searchsorted(cuts, torch.arange(rows, device=cuts.device) * length)
+        lasts = torch.cat([firsts[1:] - 1, firsts.new_tensor([len(cuts) - 1])])
+        return Pieces(F.pad(cuts, (0, 1), value=rows * length).to(torch.int32), firsts, lasts)
 
 
 def selective_scan(
@@ -49,7 +72,7 @@ def selective_scan(
         raise ValueError("selective_scan: needs at least one token")
     if kernels.usable(x) and (marks is None or not torch.compiler.is_compiling()):
         return by_kernel(kernels.tinykernels.selective_scan, x, delta, A, B, C, D, z, bias, marks, initial)
-    starts, valid = (None, None) if marks is None else marks
+    starts, valid = (None, None) if marks is None else (marks.starts, marks.valid)
     floating = (x, delta, A, B, C, D, z, bias, initial)
     save = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in floating)
     # a graph must not unroll the loop, and on the meta device there is nothing to walk
@@ -76,15 +99,10 @@ def by_kernel(
     if marks is None:
         return scan(x, delta, A, B, C, D, z, bias, True, initial)
     rows, length, _ = x.shape
-    begins = marks.starts.clone()
-    begins[:, 0] = True
-    cuts = begins.flatten().nonzero()[:, 0]  # where a piece of a row begins; the first piece of a row has its state
-    firsts = torch.searchsorted(cuts, torch.arange(rows, device=x.device) * length)
-    lasts = torch.cat([firsts[1:] - 1, firsts.new_tensor([len(cuts) - 1])])
+    boundaries, firsts, lasts = marks.pieces
     if initial is not None:
         kept = initial * ~marks.starts[:, 0, None, None]
-        initial = kept.new_zeros(len(cuts), *initial.shape[1:]).index_copy(0, firsts, kept)
-    boundaries = F.pad(cuts, (0, 1), value=rows * length).to(torch.int32)
+        initial = kept.new_zeros(len(boundaries) - 1, *initial.shape[1:]).index_copy(0, firsts, kept)
     step = F.softplus(delta.to(torch.promote_types(delta.dtype, torch.float32)) + bias) * marks.valid[..., None]
     flat = [tensor.reshape(1, rows * length, -1) for tensor in (x, step, B, C, z)]
     y, final = scan(*flat[:2], A, *flat[2:4], D, flat[4], None, False, initial, boundaries)
