@@ -392,3 +392,9 @@ def test_questions_of_word_problems_are_of_the_test_side() -> None:
     assert eval_tasks.load("word_problems_calculator").identity != eval_tasks.load("word_problems").identity
     assert {one.meta["hops"] for one in eval_tasks.logic_problems(seed=0, items=40)} == {1, 2, 3, 4}
     assert isinstance(Result.from_dict, Callable)
+
+
+def test_what_a_task_leaves_goes_to_those_after_it() -> None:
+    assert auto.share_of(0.0, 8) == auto.SECONDS / 8
+    assert auto.share_of(20.0, 1) == auto.SECONDS - 20
+    assert auto.share_of(auto.SECONDS + 1, 3) == 0.0

@@ -1,8 +1,9 @@
 """`--tasks auto`: the tasks that make sense for a model, and of each as many items as this machine manages in the time.
 
-The time that a task's items take follows from a trial of a few of them, so nothing is assumed about the machine. Tasks whose
-data is elsewhere (the hub, a file) are asked only where a file is named. Limits are round numbers: they stand still although
-measured speeds do not, and what is stored is taken as it is.
+The time that a task's items take follows from a trial of a few of them, so nothing is assumed about the machine; what a task
+leaves of its share goes to those after it, and what it takes beyond comes from them. Tasks whose data is elsewhere (the hub, a
+file) are asked only where a file is named. Limits are round numbers: they stand still although measured speeds do not, and what
+is stored is taken as it is.
 """
 
 from __future__ import annotations
@@ -36,9 +37,14 @@ class Chosen:
     reason: str | None = None
 
 
+def share_of(spent: float, left: int) -> float:
+    """Seconds that the next of `left` tasks may take after so many were spent."""
+    return max(0.0, SECONDS - spent) / left
+
+
 def candidates(solver: Solver, recipe: Recipe | None, named: Mapping[str, Path]) -> list[Task]:
     """The tasks that make sense: what the model was trained for, what any language model can be asked, and named files."""
-    wanted = ["embedded_text", "grammar", "arithmetic", "needle", "word_problems", "logic_hops", "mmlu_mini"]
+    wanted = ["embedded_text", "grammar", "arithmetic", "needle", "word_problems", "logic_hops"]
     if solver.learned:
         forms = {form for form, weight in solver.data.forms.items() if weight > 0}
         tools = {name for name, (form, _) in eval_tasks.TOOL_TASKS.items() if form in forms}
@@ -47,6 +53,7 @@ def candidates(solver: Solver, recipe: Recipe | None, named: Mapping[str, Path])
         wanted.append("instructions")
     elif not solver.learned:
         wanted.append("stories")
+    wanted.append("mmlu_mini")  # the slowest: it has what the others left
     return [eval_tasks.load(name) for name in dict.fromkeys([*wanted, *named])]
 
 

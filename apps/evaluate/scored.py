@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,9 +115,10 @@ def _of_run(
     found: dict[str, Result] = {}
     before: set[str] = set()
     asked: list[Chosen] = []
+    began = time.monotonic()
     for number, task in enumerate(tasks):
         limit = wanted.limit if plan is None else plan[number].limit
-        share = auto.SECONDS / len(tasks) if automatic else None
+        share = auto.share_of(time.monotonic() - began, len(tasks) - number) if automatic else None
         result, one, stored_before = ask(asked_of, task, limit, wanted, progress, share)
         found[task.name] = result
         asked.append(one)
