@@ -1,7 +1,8 @@
 """The table of an experiment as a picture: each variant's difference to plain, with its interval.
 
-A line a variant, the best on top; left of the middle is better than plain. The strong mark is the mean over seeds, the bar
-Student's 95 % interval, small marks are the seeds. Coloured only where the interval leaves out 0.
+A line a variant, the best on top; left of the middle is better than plain. The strong mark is the mean over seeds, the bar its
+95 % interval, small marks are the seeds. Coloured only where the interval leaves out 0, and filled where the verdict holds among
+all comparisons of the table.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def draw(comparison: Comparison, path: Path) -> None:
             assert found is not None
             axes.plot([found.low, found.high], [height, height], color=color, linewidth=2.0, solid_capstyle="butt")
             axes.plot(_by_seed(row, plain), [height] * found.n, "o", color=color, markersize=2.5, alpha=0.6)
-            axes.plot([found.mean], [height], "o", color=color, markersize=6.0)
+            face = color if row.judged == row.alone else "white"
+            axes.plot([found.mean], [height], "o", color=color, markerfacecolor=face, markersize=6.0)
         axes.set_yticks(range(len(rows)), [row.variant for row in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         left, right = _limits(rows)
