@@ -51,9 +51,8 @@ class Plan:
                     short += self._calibrating(self.plain, seeds[0], always=True)
                 if short:
                     needs = frozenset(task.path for task in short)
-                    yield Later(
-                        arm.name, seed, arm.recipe.train.steps, self.out, needs, self._maker(arm, seed, seeds[0])
-                    )
+                    steps = 0 if self._tried_whole(arm, seed) else arm.recipe.train.steps
+                    yield Later(arm.name, seed, steps, self.out, needs, self._maker(arm, seed, seeds[0]))
                 else:
                     yield replace(self.task(arm, seed, self.out), matched=self._matched(arm))
 
@@ -99,6 +98,11 @@ class Plan:
             found = tuning.with_rate(found, tuned.factor)
         task = self.task(replace(found, name=arm.name), seed, self.out)
         return replace(task, tuned=tuned, matched=matched, trained=self._trained(task, tuned))
+
+    def _tried_whole(self, arm: Arm, seed: int) -> bool:
+        """Whether the cells that tune `arm` have this one among them."""
+        tune = self.table.tune
+        return tune is not None and tune.steps is None and tune.seed == seed and arm.match != "wall_clock"
 
     def _trained(self, task: Task, tuned: Tuned | None) -> Cell | None:
         """The cell that found the rate, where it is the same run."""

@@ -68,7 +68,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Later:
-    """A cell whose recipe waits for other cells: those whose files are `needs`. `make` raises RunError where one failed."""
+    """A cell whose recipe waits for other cells: those whose files are `needs`. `make` raises RunError where one failed.
+    steps: that it will be trained for; 0 where one of the others is the same run."""
 
     variant: str
     seed: int
