@@ -1,8 +1,8 @@
 """The table of an experiment as a picture: each variant's difference to plain, with its interval.
 
 A line a variant, the best on top; left of the middle is better than plain. The strong mark is the mean over seeds, the bar its
-95 % interval, small marks are the seeds. Coloured only where the interval leaves out 0, and filled where the verdict holds among
-all comparisons of the table.
+95 % interval, small marks are the seeds. Coloured only where the interval leaves out 0, and filled where the verdict holds
+among all comparisons of the table.
 """
 
 from __future__ import annotations
