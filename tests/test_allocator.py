@@ -18,10 +18,12 @@ def work():
     arrays = [torch.ones(12 << 20) for _ in range(4)]  # 48 MB each
 for _ in range(4):
     work()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+found = []
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     work()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sorted(found)[2])  # once in hundreds of runs the system takes the pages of a round back
 """
 
 
