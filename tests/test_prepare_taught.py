@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +15,25 @@ from apps.common.problem_config import ChatData
 from apps.common.problems import prepare as prepared
 from apps.prepare import __main__ as prepare
 from apps.prepare import taught
+from tests.scripted_teacher import ScriptedTeacher, teaching
 
 
-class Served(ThreadingHTTPServer):
-    asked: int = 0
-
-
-class Teacher(BaseHTTPRequestHandler):
+def sums(body: dict[str, Any], number: int) -> tuple[int, str]:
     """Right on even seeds; on odd ones its calculation is wrong, and its answer right."""
-
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Served)
-        self.server.asked += 1
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        words = body["messages"][0]["content"].split("?")[0].split()
-        a, b = int(words[2]), int(words[4])
-        said = a + b + body["seed"] % 2
-        content = f"{a} + {b} = {said}\n#### {a + b}"
-        answer = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
-        self.send_response(200 if body["model"] == "sums" else 404)
-        self.end_headers()
-        self.wfile.write(answer.encode())
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
+    words = body["messages"][0]["content"].split("?")[0].split()
+    a, b = int(words[2]), int(words[4])
+    return (200 if body["model"] == "sums" else 404), f"{a} + {b} = {a + b + body['seed'] % 2}\n#### {a + b}"
 
 
 @pytest.fixture
-def server() -> Iterator[Served]:
-    found = Served(("127.0.0.1", 0), Teacher)
-    threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield found
-    found.shutdown()
-    found.server_close()
+def server() -> Iterator[ScriptedTeacher]:
+    with teaching(sums) as found:
+        yield found
 
 
 @pytest.fixture
 def app(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: Served
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: ScriptedTeacher
 ) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """Runs the app on 60 sums; exit status, result, and what it said."""
     file = tmp_path / "sums.jsonl"
@@ -67,7 +46,7 @@ def app(
     monkeypatch.chdir(tmp_path)
 
     def run(*more: str, url: str = "") -> tuple[int, dict[str, Any], str]:
-        url = url or f"http://127.0.0.1:{server.server_port}/v1"
+        url = url or server.url
         problems = ["--recipe", "gsm8k", "--data.path", str(file), "--data.tokenizer.vocab_size", "300"]
         argv = ["prepare", *problems, "--out", "out", "--taught-by", url, "--json", *more]
         monkeypatch.setattr("sys.argv", argv)
@@ -80,11 +59,11 @@ def app(
 
 
 def test_what_is_right_is_kept_and_asked_for_once(
-    app: Callable[..., tuple[int, dict[str, Any], str]], server: Served, tmp_path: Path
+    app: Callable[..., tuple[int, dict[str, Any], str]], server: ScriptedTeacher, tmp_path: Path
 ) -> None:
     options = ("--teacher", "sums", "--problems", "20", "--samples", "2")
     code, result, said = app(*options)
-    assert (code, result["taught"], result["solved"], server.asked) == (0, 20, 20, 40)
+    assert (code, result["taught"], result["solved"], len(server.asked)) == (0, 20, 20, 40)
     assert "of 40 answers 20 were verified and kept, left out: 20 wrong step" in said
     assert "next: uv run apps/finetune RUN --recipe chat --data.path out/taught.jsonl" in said
     names = (taught.TRIPLES, taught.TAUGHT)
@@ -95,7 +74,7 @@ def test_what_is_right_is_kept_and_asked_for_once(
         left, right = answer["content"].split("\n")[0].split(" = ")
         assert sum(map(int, left.split(" + "))) == int(right) == int(answer["content"].split("#### ")[1])
     code, result, _ = app(*options)
-    assert (code, result["asked"], server.asked) == (0, 0, 40), "nothing is asked twice"
+    assert (code, result["asked"], len(server.asked)) == (0, 0, 40), "nothing is asked twice"
     assert [(tmp_path / "out" / name).read_bytes() for name in names] == before
     learned = ChatData(path=str(tmp_path / "out" / taught.TAUGHT), format="plain", validation=0.2)
     rows = prepared(learned, 1024, Console(json=True))

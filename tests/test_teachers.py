@@ -4,14 +4,13 @@ wrong steps, programs, refusals, and a first failure that is tried again.
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.scripted_teacher import ScriptedTeacher, teaching
 from tinydata.teachers import Asking, Problem, TeacherImport, write_triples
 from tinyreason import CodeSandbox, Endpoint
 from tinyreason.answers import Answers
@@ -30,36 +29,16 @@ ANSWERS = {
 }
 
 
-class Served(ThreadingHTTPServer):
-    asked: list[tuple[str, int]]
-
-
-class Teacher(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Served)
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = body["messages"][0]["content"].strip()
-        self.server.asked.append((question, body["seed"]))
-        busy = len(self.server.asked) == 1
-        content = json.dumps(
-            {"choices": [{"message": {"content": ANSWERS[question, body["seed"]]}, "finish_reason": "stop"}]}
-        )
-        self.send_response(503 if busy else 200)
-        self.end_headers()
-        self.wfile.write(content.encode())
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
+def scripted(body: dict[str, Any], number: int) -> tuple[int, str]:
+    """Busy at the first request."""
+    question = body["messages"][0]["content"].strip()
+    return (503 if number == 1 else 200), ANSWERS[question, body["seed"]]
 
 
 @pytest.fixture
-def server() -> Iterator[Served]:
-    found = Served(("127.0.0.1", 0), Teacher)
-    found.asked = []
-    threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield found
-    found.shutdown()
-    found.server_close()
+def server() -> Iterator[ScriptedTeacher]:
+    with teaching(scripted) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +49,11 @@ def sandbox() -> CodeSandbox:
         pytest.skip(str(error))
 
 
-def test_triples_from_an_endpoint(server: Served, sandbox: CodeSandbox, tmp_path: Path) -> None:
+def test_triples_from_an_endpoint(server: ScriptedTeacher, sandbox: CodeSandbox, tmp_path: Path) -> None:
     problems = [Problem("What is 12 * 7 - 4?", "80"), Problem("How many in 5 dozen?"), Problem("Why?")]
 
     def importing() -> TeacherImport:
-        endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "scripted", chat=True, parallel=1)
+        endpoint = Endpoint(server.url, "scripted", chat=True, parallel=1)
         return TeacherImport(
             endpoint,
             Answers(),
